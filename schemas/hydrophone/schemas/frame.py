@@ -1,0 +1,405 @@
+"""The activation frame: one micro-batch of a model's requests with every tapped layer, as safetensors bytes.
+
+Decoding copies nothing and trusts nothing: every size is checked against the bytes at hand before an array is made.
+Windows, sampling and statistics do not live here.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic_core import from_json
+from safetensors.numpy import save
+
+from hydrophone.schemas.errors import FrameInvalid
+from hydrophone.schemas.names import check_model
+from hydrophone.schemas.safetensors_header import TensorClaim, read_header, with_metadata
+
+__all__ = ["MAX_ROWS", "Frame", "Heartbeat", "Origin", "concat", "decode"]
+
+SCHEMA: Final = "1"
+MAX_ROWS: Final = 65_536
+"""Rows one record or file may hold; the publisher splits far below it, files stay under it."""
+MEASURES: Final = ("variance", "entropy", "mutual_information", "confidence")
+
+_LAYER: Final = "layer."
+_UNCERTAINTY: Final = "uncertainty."
+_FRAME_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
+_ORIGIN_NUMBER: Final = re.compile(r"-1|[0-9]{1,19}", re.ASCII)
+_LISTS: Final = ("sample_ids", "client_ids", "attack", "origins")
+_NULLABLE: Final = ("client_ids", "attack")
+_NUMPY: Final[Mapping[str, np.dtype[Any]]] = {
+    "F32": np.dtype("<f4"),
+    "F16": np.dtype("<f2"),
+    "BF16": np.dtype("<u2"),
+    "I64": np.dtype("<i8"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a row was first seen: its identity `(frame_id, row)` and the record that carried it."""
+
+    frame_id: str
+    row: int
+    partition: int = -1
+    offset: int = -1
+
+    def __str__(self) -> str:
+        return f"{self.frame_id}:{self.row}:{self.partition}:{self.offset}"
+
+    @classmethod
+    def parse(cls, text: str) -> "Origin":
+        try:
+            frame_id, *numbers = text.split(":")
+            row, partition, offset = (int(number) for number in numbers if _ORIGIN_NUMBER.fullmatch(number))
+            if not 0 <= row < MAX_ROWS:  # a sampler makes room for this many priorities
+                raise ValueError(row)
+            return cls(_frame_id(frame_id), row, partition, offset)
+        except ValueError:
+            raise FrameInvalid(
+                "bad_origins", f"an origin reads `frame_id:row:partition:offset`; got {text!r:.80}"
+            ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A publisher with nothing to say: moves its partition's watermark and carries no row."""
+
+    model: str
+    event_time_ms: int
+    frame_id: str = field(default_factory=lambda: str(uuid.uuid4()))
+
+    def encode(self) -> bytes:
+        metadata = {"schema": SCHEMA, "model": check_model(self.model), "frame_id": self.frame_id, "kind": "heartbeat"}
+        return with_metadata(save({}), metadata | {"event_time_ms": str(self.event_time_ms)})
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Frame:
+    """N rows of one model; every array has N as its first axis. Raises `FrameInvalid` when the parts disagree.
+
+    `layers` (at least one) and `output` are float32 or float16, `[N, D]` and `[N, C]`; `output` holds class
+    probabilities. `event_time_ms` is int64 UTC milliseconds, `[N]` or one number for all rows. `sample_ids` are labels
+    for people, never identity: a row is identified by `(frame_id, row)`, or by its origin when it was gathered from
+    other frames. Arrays of a decoded frame are read-only views of its bytes.
+    """
+
+    model: str
+    layers: Mapping[str, NDArray[Any]]
+    event_time_ms: NDArray[np.int64] = field(kw_only=True)
+    frame_id: str = field(kw_only=True, default="")
+    sample_ids: Sequence[str] | None = field(kw_only=True, default=None)
+    client_ids: Sequence[str | None] | None = field(kw_only=True, default=None)
+    output: NDArray[Any] | None = field(kw_only=True, default=None)
+    predicted: NDArray[np.int64] | None = field(kw_only=True, default=None)
+    uncertainty: Mapping[str, NDArray[Any]] | None = field(kw_only=True, default=None)
+    label: NDArray[np.int64] | None = field(kw_only=True, default=None)
+    attack: Sequence[str | None] | None = field(kw_only=True, default=None)
+    origins: Sequence[Origin] | None = field(kw_only=True, default=None)
+
+    def __post_init__(self) -> None:
+        check_model(self.model)
+        if not self.layers:
+            raise FrameInvalid("no_layers", "a frame carries at least one `layer.<name>` tensor; got none")
+        put = object.__setattr__
+        put(self, "layers", {name: _matrix(f"layer.{name}", value) for name, value in self.layers.items()})
+        if self.output is not None:
+            put(self, "output", _matrix("output", self.output))
+        if self.uncertainty is not None:
+            put(self, "uncertainty", {k: np.asarray(v, np.float32) for k, v in self.uncertainty.items()})
+        for name in ("predicted", "label"):
+            if getattr(self, name) is not None:
+                put(self, name, _whole(name, getattr(self, name)))
+        n = len(next(iter(self.layers.values())))
+        times = _whole("event_time_ms", self.event_time_ms)
+        put(self, "event_time_ms", np.full(n, times) if times.ndim == 0 else times)
+        put(self, "frame_id", _frame_id(self.frame_id) if self.frame_id else str(uuid.uuid4()))
+        self._check_rows(n)
+
+    def __len__(self) -> int:
+        return len(self.event_time_ms)
+
+    def _check_rows(self, n: int) -> None:
+        if n < 1:
+            raise FrameInvalid("bad_row_count", "a frame holds at least one row; got 0")
+        for name, array in self._tensors():
+            dimensions = 2 if name == "output" or name.startswith(_LAYER) else 1
+            if array.ndim != dimensions or array.shape[0] != n or (dimensions == 2 and array.shape[1] == 0):
+                expected = f"[{n}, >=1]" if dimensions == 2 else f"[{n}]"
+                raise FrameInvalid("bad_shape", f"`{name}` must have shape {expected}; got {list(array.shape)}")
+        for name in _LISTS:
+            values = getattr(self, name)
+            if values is not None and len(values) != n:
+                raise FrameInvalid(f"bad_{name}", f"`{name}` must have one entry per row, {n}; got {len(values)}")
+        for name in ("sample_ids", *_NULLABLE):
+            if not _are_texts(getattr(self, name) or (), nullable=name in _NULLABLE):
+                raise FrameInvalid(
+                    f"bad_{name}", f"`{name}` must hold strings{' or None' if name in _NULLABLE else ''}"
+                )
+
+    def _tensors(self) -> Iterable[tuple[str, NDArray[Any]]]:
+        for name, array in self.layers.items():
+            yield _LAYER + name, array
+        for name, array in (self.uncertainty or {}).items():
+            yield _UNCERTAINTY + name, array
+        for name in ("output", "predicted", "event_time_ms", "label"):
+            if (array := getattr(self, name)) is not None:
+                yield name, array
+
+    def encode(self) -> bytes:
+        """The frame as safetensors bytes, at most `MAX_ROWS` rows; equal frames give equal bytes."""
+        _check_row_limit(len(self))
+        metadata = {"schema": SCHEMA, "model": self.model, "frame_id": self.frame_id, "kind": "data"}
+        for name in _LISTS:
+            values = getattr(self, name)
+            if values is not None:
+                texts = [str(origin) for origin in values] if name == "origins" else list(values)
+                metadata[name] = json.dumps(texts, ensure_ascii=False, separators=(",", ":"))
+        try:
+            tensors = save({name: np.ascontiguousarray(array) for name, array in self._tensors()})
+            return with_metadata(tensors, metadata)
+        except UnicodeEncodeError as error:
+            raise FrameInvalid("bad_text", f"names and ids must be valid Unicode; {error.reason}") from None
+
+    @classmethod
+    def decode(cls, data: bytes) -> "Frame":
+        """The frame in `data`, as views of it. Raises `FrameInvalid` for anything else, a heartbeat included."""
+        frame = decode(data)
+        if isinstance(frame, Heartbeat):
+            raise FrameInvalid("unexpected_heartbeat", "a data frame was expected; got a heartbeat")
+        return frame
+
+    def classes(self) -> NDArray[np.int64] | None:
+        """Predicted class per row: `predicted`, else the argmax of `output`, else None."""
+        if self.predicted is not None:
+            return self.predicted
+        return None if self.output is None else self.output.argmax(axis=1).astype(np.int64)
+
+    def row_origins(self, partition: int = -1, offset: int = -1) -> list[Origin]:
+        """The origin of each row; rows not gathered from elsewhere are this frame's own."""
+        if self.origins is not None:
+            return list(self.origins)
+        return [Origin(self.frame_id, row, partition, offset) for row in range(len(self))]
+
+    def only(self, layers: Iterable[str]) -> "Frame":
+        """The same rows with some layers left out."""
+        return replace(self, layers={name: self.layers[name] for name in layers})
+
+    def take(
+        self, rows: NDArray[np.integer[Any]] | NDArray[np.bool_], *, origins: Sequence[Origin] | None = None
+    ) -> "Frame":
+        """A copy of some rows, in the order given. `origins` names them; without it each keeps its own."""
+        index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        own = self.row_origins() if origins is None else None
+
+        def pick(values: Sequence[Any] | None) -> list[Any] | None:
+            return None if values is None else [values[int(i)] for i in index]
+
+        def rows_of(array: NDArray[Any] | None) -> NDArray[Any] | None:
+            return None if array is None else array[index]
+
+        return Frame(
+            self.model,
+            {name: array[index] for name, array in self.layers.items()},
+            event_time_ms=self.event_time_ms[index],
+            frame_id=self.frame_id,
+            sample_ids=pick(self.sample_ids),
+            client_ids=pick(self.client_ids),
+            output=rows_of(self.output),
+            predicted=rows_of(self.predicted),
+            uncertainty=None if self.uncertainty is None else {k: v[index] for k, v in self.uncertainty.items()},
+            label=rows_of(self.label),
+            attack=pick(self.attack),
+            origins=pick(own) if origins is None else origins,
+        )
+
+    def finite_rows(self, layers: Iterable[str] | None = None) -> NDArray[np.bool_] | None:
+        """Which rows hold finite numbers only, in `layers` (all by default) and `output`; None when all do.
+
+        None is the common answer and costs one pass: a finite sum means finite parts, for NaN and infinity survive
+        addition. An overflowing sum is looked at row by row.
+        """
+        arrays = [self.layers[name] for name in (self.layers if layers is None else layers)]
+        arrays += [] if self.output is None else [self.output]
+        good: NDArray[np.bool_] | None = None
+        for array in arrays:
+            if not _surely_finite(array):
+                rows = np.isfinite(array).all(axis=1)
+                good = rows if good is None else good & rows
+        return None if good is None or bool(good.all()) else good
+
+
+def decode(data: bytes) -> Frame | Heartbeat:
+    """What one record of the activations topic holds. Raises `FrameInvalid` and nothing else, whatever the bytes."""
+    metadata, claims = read_header(data)
+    if metadata.get("schema") != SCHEMA:
+        raise FrameInvalid("unknown_schema", f"`schema` must be {SCHEMA!r}; got {metadata.get('schema')!r:.40}")
+    kind = metadata.get("kind")
+    if kind == "heartbeat":
+        return _heartbeat(metadata)
+    if kind != "data":
+        raise FrameInvalid("bad_kind", f"`kind` must be 'data' or 'heartbeat'; got {kind!r:.40}")
+    return _data_frame(data, metadata, claims)
+
+
+def concat(frames: Sequence[Frame]) -> Frame:
+    """One frame of all rows, in order; keeps what every frame has, and each row's origin. At least one frame."""
+    first = frames[0]
+    if any(frame.model != first.model for frame in frames):
+        raise FrameInvalid("mixed_models", f"frames of one model join; got {sorted({f.model for f in frames})}")
+    names = [name for name in first.layers if all(name in frame.layers for frame in frames)]
+
+    def join(name: str, get: Callable[[Frame], NDArray[Any] | None]) -> NDArray[Any] | None:
+        arrays = [array for frame in frames if (array := get(frame)) is not None]
+        return _joined(name, arrays) if len(arrays) == len(frames) else None
+
+    def chain(get: Callable[[Frame], Sequence[Any] | None], *, gap: Any = None) -> list[Any] | None:
+        columns = [get(frame) for frame in frames]
+        if all(column is None for column in columns):
+            return None
+        return [
+            value
+            for frame, column in zip(frames, columns, strict=True)
+            for value in (column if column is not None else [gap] * len(frame))
+        ]
+
+    measures = [m for m in first.uncertainty or {} if all(m in (frame.uncertainty or {}) for frame in frames)]
+    return Frame(
+        first.model,
+        {name: _joined(f"layer.{name}", [frame.layers[name] for frame in frames]) for name in names},
+        event_time_ms=np.concatenate([frame.event_time_ms for frame in frames]),
+        frame_id=first.frame_id,
+        sample_ids=chain(lambda f: f.sample_ids, gap=""),
+        client_ids=chain(lambda f: f.client_ids),
+        output=join("output", lambda f: f.output),
+        predicted=join("predicted", lambda f: f.classes()),
+        uncertainty={m: np.concatenate([(f.uncertainty or {})[m] for f in frames]) for m in measures} or None,
+        label=join("label", lambda f: f.label),
+        attack=chain(lambda f: f.attack),
+        origins=[origin for frame in frames for origin in frame.row_origins()],
+    )
+
+
+def _check_row_limit(rows: int) -> None:
+    """On the wire and on disk; rows gathered in memory may be more."""
+    if rows > MAX_ROWS:
+        raise FrameInvalid("bad_row_count", f"a record or file holds at most {MAX_ROWS} rows; got {rows}: split it")
+
+
+def _joined(name: str, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    widths = {array.shape[1:] for array in arrays}
+    if len(widths) > 1:
+        raise FrameInvalid("bad_shape", f"`{name}` must be equally wide in all frames that join; got {sorted(widths)}")
+    return np.concatenate(arrays)
+
+
+def _heartbeat(metadata: Mapping[str, str]) -> Heartbeat:
+    try:
+        event_time_ms = int(np.int64(int(metadata["event_time_ms"])))
+    except (KeyError, ValueError, OverflowError):
+        raise FrameInvalid("bad_heartbeat", "a heartbeat's metadata needs a 64-bit `event_time_ms`") from None
+    return Heartbeat(check_model(metadata.get("model")), event_time_ms, _frame_id(metadata.get("frame_id", "")))
+
+
+def _data_frame(data: bytes, metadata: Mapping[str, str], claims: Mapping[str, TensorClaim]) -> Frame:
+    layers: dict[str, NDArray[Any]] = {}
+    uncertainty: dict[str, NDArray[Any]] = {}
+    named: dict[str, NDArray[Any]] = {}
+    for name, claim in claims.items():
+        if name.startswith(_LAYER):
+            layers[name[len(_LAYER) :]] = _floats(data, name, claim)
+        elif name == "output":
+            named[name] = _floats(data, name, claim)
+        elif name in ("predicted", "event_time_ms", "label"):
+            named[name] = _view(data, name, claim, ("I64",))
+        elif name.startswith(_UNCERTAINTY):
+            uncertainty[name[len(_UNCERTAINTY) :]] = _view(data, name, claim, ("F32",))
+    if "event_time_ms" not in named:
+        raise FrameInvalid(
+            "missing_tensor:event_time_ms", "a frame says when each row was inferred; got no `event_time_ms`"
+        )
+    if named["event_time_ms"].ndim != 1:
+        raise FrameInvalid(
+            "bad_shape", f"`event_time_ms` must have shape [N]; got {list(named['event_time_ms'].shape)}"
+        )
+    _check_row_limit(len(named["event_time_ms"]))
+    if not metadata.get("frame_id"):
+        raise FrameInvalid("bad_frame_id", "a record's frame carries the `frame_id` its publisher minted; got none")
+    lists: dict[str, Any] = {name: _list(name, metadata[name]) for name in _LISTS if name in metadata}
+    if "origins" in lists:
+        lists["origins"] = [Origin.parse(text) for text in lists["origins"]]
+    parts: dict[str, Any] = named | lists
+    return Frame(
+        metadata.get("model", ""), layers, frame_id=metadata["frame_id"], uncertainty=uncertainty or None, **parts
+    )
+
+
+def _view(data: bytes, name: str, claim: TensorClaim, dtypes: tuple[str, ...]) -> NDArray[Any]:
+    if claim.dtype not in dtypes:
+        raise FrameInvalid("bad_dtype", f"`{name:.80}` must be {' or '.join(dtypes)}; got {claim.dtype}")
+    if not 1 <= len(claim.shape) <= 2 or 0 in claim.shape:
+        raise FrameInvalid("bad_shape", f"`{name:.80}` must have one or two axes, none empty; got {list(claim.shape)}")
+    count = claim.shape[0] * (claim.shape[1] if len(claim.shape) == 2 else 1)
+    return np.frombuffer(data, _NUMPY[claim.dtype], count, claim.start).reshape(claim.shape)
+
+
+def _floats(data: bytes, name: str, claim: TensorClaim) -> NDArray[Any]:
+    array = _view(data, name, claim, ("F32", "F16", "BF16"))
+    # bfloat16 is the upper half of a float32.
+    return (array.astype(np.uint32) << 16).view(np.float32) if claim.dtype == "BF16" else array
+
+
+def _list(name: str, text: str) -> list[Any]:
+    try:
+        values = from_json(text)
+    except ValueError:
+        values = None
+    nullable = name in _NULLABLE
+    if not isinstance(values, list) or not _are_texts(values, nullable=nullable):
+        raise FrameInvalid(f"bad_{name}", f"`{name}` must be a JSON list of strings{' or nulls' if nullable else ''}")
+    return values
+
+
+def _are_texts(values: Sequence[Any], *, nullable: bool) -> bool:
+    """By the few types that occur, not value by value: this runs for every frame."""
+    return all(issubclass(kind, str) or (nullable and kind is type(None)) for kind in set(map(type, values)))
+
+
+def _frame_id(text: str) -> str:
+    """The id in its canonical spelling, so that two spellings cannot pass for two frames."""
+    if _FRAME_ID.fullmatch(text):
+        return text.lower()
+    raise FrameInvalid(
+        "bad_frame_id", f"`frame_id` must be a UUID like 123e4567-e89b-12d3-a456-426614174000; got {text!r:.80}"
+    )
+
+
+def _matrix(name: str, value: ArrayLike) -> NDArray[Any]:
+    array = np.asarray(value)
+    if array.dtype in (np.float32, np.float16):
+        return array
+    if array.dtype == np.float64:
+        return array.astype(np.float32)
+    raise FrameInvalid("bad_dtype", f"`{name}` must be float32 or float16; got {array.dtype}")
+
+
+def _whole(name: str, value: ArrayLike) -> NDArray[np.int64]:
+    array = np.asarray(value)
+    if array.dtype == np.int64:
+        return array
+    if array.dtype.kind in "iu" and array.dtype != np.uint64:
+        return array.astype(np.int64)
+    raise FrameInvalid("bad_dtype", f"`{name}` must be whole numbers; got {array.dtype}")
+
+
+def _surely_finite(array: NDArray[Any]) -> bool:
+    if array.dtype == np.float16:  # half-precision sums overflow and are slow: look at the exponent bits instead
+        return int((array.view(np.uint16) & 0x7C00).max()) != 0x7C00
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.add.reduce(array, axis=None)))

@@ -1,0 +1,42 @@
+"""Writes the JSON Schema of every event to `docs/schemas/`: `python -m hydrophone.schemas.publish DIR`."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel
+
+from hydrophone.schemas.alert import Alert
+from hydrophone.schemas.operations import DeadLetter, ModelState, OperationalEvent, ReferencePointer
+from hydrophone.schemas.score import WindowScore
+
+__all__ = ["json_schemas", "write"]
+
+PUBLISHED: Final[Mapping[str, type[BaseModel]]] = {
+    "alert.v1": Alert,
+    "deadletter.v1": DeadLetter,
+    "event.v1": OperationalEvent,
+    "reference.v1": ReferencePointer,
+    "score.v1": WindowScore,
+    "state.v1": ModelState,
+}
+
+
+def json_schemas() -> dict[str, str]:
+    """File name to text, one per event."""
+    return {
+        f"{name}.json": json.dumps(model.model_json_schema(mode="serialization"), indent=2, sort_keys=True) + "\n"
+        for name, model in PUBLISHED.items()
+    }
+
+
+def write(directory: Path) -> None:
+    directory.mkdir(parents=True, exist_ok=True)
+    for name, text in json_schemas().items():
+        (directory / name).write_text(text)
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1] if len(sys.argv) > 1 else "docs/schemas"))

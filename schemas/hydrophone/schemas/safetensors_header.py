@@ -1,0 +1,120 @@
+"""Reads the header of a safetensors byte string and checks every claim in it against the bytes at hand.
+
+The safetensors library has no call that gives the metadata of bytes in memory and views instead of copies; the hot
+path needs both. Writing is left to the library, all but the metadata. What the tensors mean does not live here.
+
+Source: the safetensors format description (8-byte little-endian header length, JSON header, contiguous data).
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pydantic_core import from_json
+
+from hydrophone.schemas.errors import FrameInvalid
+
+__all__ = ["MAX_HEADER_BYTES", "TensorClaim", "read_header", "with_metadata"]
+
+MAX_HEADER_BYTES: Final = 8 * 1024 * 1024
+MAX_TENSORS: Final = 1_024
+MAX_ELEMENTS: Final = 1 << 40
+MAX_BYTES: Final = 1 << 48
+
+ITEM_BYTES: Final = {
+    "BOOL": 1, "U8": 1, "I8": 1, "F8_E5M2": 1, "F8_E4M3": 1,
+    "I16": 2, "U16": 2, "F16": 2, "BF16": 2,
+    "I32": 4, "U32": 4, "F32": 4,
+    "F64": 8, "I64": 8, "U64": 8,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class TensorClaim:
+    """One tensor as the header describes it; `start` counts from the first byte of the whole string."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+
+
+def read_header(data: bytes) -> tuple[dict[str, str], dict[str, TensorClaim]]:
+    """Metadata and tensor claims, all consistent with `len(data)`. Raises `FrameInvalid`."""
+    header, body_start = _parse(data)
+    metadata = _metadata(header.pop("__metadata__", {}))
+    if len(header) > MAX_TENSORS:
+        raise FrameInvalid("too_many_tensors", f"at most {MAX_TENSORS} tensors; got {len(header)}")
+    spans = [_span(name, entry) for name, entry in header.items()]
+    _check_layout(spans, len(data) - body_start)
+    claims = {name: TensorClaim(dtype, shape, body_start + begin) for name, dtype, shape, begin, _ in spans}
+    return metadata, claims
+
+
+def with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
+    """`data`, which the library wrote without metadata, with it. The library's own order changes from call to call."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    tensors = data[9:end].rstrip(b" ")
+    text = json.dumps(metadata, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+    header = b'{"__metadata__":' + text + (b"" if tensors == b"}" else b",") + tensors
+    header += b" " * (-len(header) % 8)
+    return b"".join((len(header).to_bytes(8, "little"), header, data[end:]))
+
+
+def _parse(data: bytes) -> tuple[dict[str, Any], int]:
+    if len(data) < 8:
+        raise FrameInvalid("truncated", f"a frame begins with an 8-byte header length; got {len(data)} bytes")
+    length = int.from_bytes(data[:8], "little")
+    if length > min(MAX_HEADER_BYTES, len(data) - 8):
+        raise FrameInvalid(
+            "bad_header_length", f"the header claims {length} bytes; {len(data) - 8} follow, {MAX_HEADER_BYTES} allowed"
+        )
+    try:
+        header = from_json(data[8 : 8 + length])
+    except ValueError as error:
+        raise FrameInvalid("bad_header", f"the header is not JSON: {error}") from None
+    if not isinstance(header, dict):
+        raise FrameInvalid("bad_header", f"the header must be a JSON object; got {type(header).__name__}")
+    return header, 8 + length
+
+
+def _metadata(metadata: object) -> dict[str, str]:
+    if isinstance(metadata, dict) and all(type(value) is str for value in metadata.values()):
+        return metadata
+    raise FrameInvalid("bad_metadata", "`__metadata__` must map strings to strings")
+
+
+def _span(name: str, entry: object) -> tuple[str, str, tuple[int, ...], int, int]:
+    try:
+        dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]  # type: ignore[index]
+        if type(shape) is not list:
+            raise TypeError(shape)
+        elements = 1
+        for size in shape:
+            if type(size) is not int or size < 0:
+                raise FrameInvalid("bad_shape", f"`{name}` must have whole, non-negative sizes; got {size!r:.40}")
+            elements = min(elements * size, MAX_ELEMENTS)
+    except (KeyError, TypeError, ValueError):
+        raise FrameInvalid("bad_tensor", f"`{name:.80}` must give dtype, shape and two data_offsets") from None
+    # Bounded before any arithmetic is printed: Python refuses to spell out a number of more than 4300 digits.
+    if type(begin) is not int or type(end) is not int or not 0 <= begin <= end < MAX_BYTES:
+        raise FrameInvalid("bad_offsets", f"`{name:.80}` must have whole offsets, 0 <= begin <= end")
+    width = ITEM_BYTES.get(dtype) if type(dtype) is str else None
+    if width is None:
+        raise FrameInvalid("unknown_dtype", f"`{name:.80}` has dtype {dtype!r:.40}, which safetensors does not define")
+    if end - begin != elements * width:
+        raise FrameInvalid("bad_size", f"`{name:.80}` claims shape {shape!r:.80} and {end - begin} bytes of {dtype}")
+    return name, dtype, tuple(shape), begin, end
+
+
+def _check_layout(spans: list[tuple[str, str, tuple[int, ...], int, int]], size: int) -> None:
+    """Tensors must tile the data exactly: a hole could hide bytes, an overlap could alias them."""
+    position = 0
+    for name, _, _, begin, end in sorted(spans, key=lambda span: (span[3], span[4])):
+        if begin != position:
+            raise FrameInvalid(
+                "bad_offsets", f"`{name:.80}` begins at {begin}; the tensor before it ends at {position}"
+            )
+        position = end
+    if position != size:
+        raise FrameInvalid("truncated", f"the tensors claim {position} bytes; the frame holds {size}")

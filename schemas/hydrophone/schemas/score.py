@@ -1,0 +1,142 @@
+"""`WindowScore`: what the test said about one window, with the evidence to check it. Alerts do not live here."""
+
+import uuid
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from hydrophone.schemas.event import Event, Probability, Sha256, Value, WindowBounds, event_id
+
+__all__ = [
+    "Branch",
+    "Counts",
+    "Evidence",
+    "Joint",
+    "LayerScore",
+    "ReferenceId",
+    "Source",
+    "Strata",
+    "Suspect",
+    "Trace",
+    "WindowScore",
+    "score_id",
+]
+
+
+class Source(Value):
+    """The records behind the score: offsets `[first_offset, close_offset)` of one partition."""
+
+    topic: str
+    partition: int
+    first_offset: int
+    close_offset: int
+
+
+class ReferenceId(Value):
+    version: str
+    sha256: Sha256
+
+
+class Counts(Value):
+    """Rows of this window. `seen` fell into it and were usable; `tested` of them entered the test."""
+
+    seen: int
+    tested: int
+    rejected: int = Field(0, description="rows with a non-finite value or an impossible time, left out")
+    quarantined: int = Field(0, description="rows dated in the future, by the model's records since its last score")
+    duplicate: int = Field(0, description="records whose frame this window had already counted")
+    late_since_previous: int = Field(0, description="rows that came after their window closed, since the last score")
+    ignored_tensors: int = Field(0, description="tensors in this window's frames that the reference does not know")
+
+
+class Joint(Value):
+    """All layers together: `p_value` = (1 + #{null >= observed}) / (B + 1)."""
+
+    p_value: Probability
+    statistic: float
+    e_value: float = Field(description="(B + 1) exp(M_0) / sum_b exp(M_b): an exact e-value (Koning, arXiv 2310.01153)")
+
+
+class LayerScore(Value):
+    """`mmd2`: unbiased MMD² at the median bandwidth, null for `(output)`; `p_adjusted`: maxT-adjusted over all."""
+
+    mmd2: float | None
+    statistic: float
+    p_value: Probability
+    p_adjusted: Probability
+
+
+class Branch(Value):
+    """The statistic that carried the joint maximum."""
+
+    layer: str
+    measure: str = Field(description="mmd_global, mmd_same_class, density, mahalanobis, residual, or of the output")
+    bandwidth: float | None = Field(None, description="of a kernel, in units of the layer's median distance")
+
+
+class Strata(Value):
+    """Permutation strata in use: predicted classes and how many window rows each held."""
+
+    rows: dict[str, int]
+
+
+class Suspect(Value):
+    """One row of the window, by how much it pulled the statistic."""
+
+    row: int
+    frame_id: uuid.UUID
+    score: float
+    sample_id: str | None = None
+    client_id: str | None = None
+    topic: str | None = None
+    partition: int | None = None
+    offset: int | None = None
+    xy: tuple[float, float] | None = Field(None, description="the reference's fixed two-component projection")
+
+
+class Evidence(Value):
+    """The tested rows as one frame file."""
+
+    uri: str
+    sha256: Sha256
+
+
+class Trace(Value):
+    """W3C trace context of the window's span."""
+
+    traceparent: str
+
+
+class WindowScore(Event):
+    """One window of one model, tested or said not to be. The wire form of a `WindowResult`."""
+
+    event_type: ClassVar[str] = "org.hydrophone.score.v1"
+
+    model: str
+    window: WindowBounds
+    source: Source | None
+    reference: ReferenceId | None
+    counts: Counts
+    k: int | None = Field(description="most rows a window may test; null where every row was tested")
+    sampling_key_id: str | None
+    status: Literal["tested", "not_tested"]
+    reason: str | None = Field(None, description="why a window was not tested")
+    joint: Joint | None = None
+    layers: dict[str, LayerScore] = Field(default_factory=dict)
+    branch: Branch | None = None
+    alpha: Probability
+    rejected: bool
+    calibration: Literal["permutation", "stratified"]
+    strata: Strata | None = None
+    effective_rows: int
+    suspects: tuple[Suspect, ...] = ()
+    permutations: int
+    content_sha256: Sha256 = Field(description="over what was tested, not over what came out: equal on every replay")
+    evidence: Evidence | None = None
+    device: str
+    config_sha256: Sha256 | None = None
+    trace: Trace | None = None
+
+
+def score_id(model: str, window: WindowBounds, reference: ReferenceId | None) -> uuid.UUID:
+    return event_id("score", model, window.start_ms, window.end_ms, reference.sha256 if reference else "no_reference")
