@@ -1,0 +1,160 @@
+"""A reference on disk and in memory: manifest, arrays, hashes. Fitting and testing do not live here.
+
+A folder of `manifest.json` and safetensors files: nothing in it can run code. The reference's identity is the sha256
+of its manifest, which holds the sha256 of every other file.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from hydrophone.detectors.closeness import KEPT_AXES
+from hydrophone.schemas.errors import ReferenceInvalid
+from hydrophone.schemas.event import canonical_json
+
+__all__ = ["ARRAYS", "CLASSES", "MANIFEST", "OUTPUTS", "LayerContract", "Manifest", "ReferenceArtefact", "arrays_bytes"]
+
+MANIFEST: Final = "manifest.json"
+ARRAYS: Final = "arrays.safetensors"
+CLASSES: Final = "classes"
+OUTPUTS: Final = "outputs"
+FORMAT: Final = "1"
+FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class LayerContract(_Part):
+    """What a frame must bring for this layer."""
+
+    dimensions: int = Field(ge=1)
+    median_distance: float = Field(gt=0, description="of scaled fit rows; bandwidths are multiples of it")
+
+
+class Sizes(_Part):
+    fit: int
+    reference: int
+    excluded_labelled: int = Field(description="rows with a label other than 0, left out")
+    excluded_bad: int = Field(description="rows with a non-finite value, left out")
+    excluded_surplus: int = Field(description="rows beyond the largest permuted reference")
+
+
+class Manifest(_Part):
+    """Everything about a reference but its arrays."""
+
+    format: Literal["1"] = FORMAT
+    model: str
+    version: str
+    layers: dict[str, LayerContract]
+    has_predicted: bool
+    output_classes: int | None = Field(description="width of `output` where frames must bring it")
+    classes: tuple[int, ...] = Field(description="predicted classes with a permutation stratum of their own")
+    sizes: Sizes
+    fit_share: float
+    seed: int
+    permutations: int = Field(ge=1)
+    alpha: float = Field(gt=0, lt=1)
+    files: dict[str, str] = Field(description="sha256 of each file")
+
+    def text(self) -> str:
+        """The bytes that are hashed, so the same manifest always has the same identity."""
+        return canonical_json(self.model_dump(mode="json")) + "\n"
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text().encode()).hexdigest()
+
+
+def arrays_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+
+
+@dataclass(frozen=True, eq=False)
+class ReferenceArtefact:
+    """Per layer: `fit.<layer>.mean|scale` `[D]`, `fit.<layer>.axes` `[D, 2]`, `reference.<layer>` `[n, D]` as tapped;
+    `classes` `[n]` where there are strata.
+    """
+
+    manifest: Manifest
+    arrays: Mapping[str, NDArray[Any]]
+
+    def save(self, directory: Path) -> None:
+        """Write the folder. Refuses to change one that holds another reference: they are immutable."""
+        manifest = directory / MANIFEST
+        if manifest.exists() and manifest.read_text() != self.manifest.text():
+            raise ReferenceInvalid(
+                f"`{directory}` already holds another reference; references never change, choose a new folder"
+            )
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / ARRAYS).write_bytes(arrays_bytes(self.arrays))
+        manifest.write_text(self.manifest.text())
+
+    @classmethod
+    def load(cls, directory: Path) -> "ReferenceArtefact":
+        """Read and verify every byte. Raises `ReferenceInvalid`."""
+        manifest = _manifest(directory / MANIFEST)
+        contents = {name: _verified(directory / name, digest) for name, digest in manifest.files.items()}
+        try:
+            arrays = load(contents[ARRAYS])
+            _check_arrays(manifest, arrays)
+        except (KeyError, ValueError, SafetensorError) as error:
+            raise ReferenceInvalid(f"`{directory}` holds no readable `{ARRAYS}`: {error}") from None
+        return cls(manifest, arrays)
+
+
+def _manifest(path: Path) -> Manifest:
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise ReferenceInvalid(
+            f"`{path.parent}` is no reference: it holds no `{MANIFEST}`; make one with `hydrophone reference fit`"
+        ) from None
+    except (OSError, ValueError, ValidationError) as error:
+        raise ReferenceInvalid(f"`{path}` cannot be read: {error}") from None
+    if not all(FILE_NAME.fullmatch(name) for name in manifest.files):
+        raise ReferenceInvalid(
+            f"`{path}` may name safetensors files of its own folder alone; got {sorted(manifest.files)}"
+        )
+    return manifest
+
+
+def _check_arrays(manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> None:
+    n = manifest.sizes.reference
+    shapes: dict[str, tuple[int, ...]] = {CLASSES: (n,)} if manifest.has_predicted else {}
+    if manifest.output_classes is not None:
+        shapes[OUTPUTS] = (n, manifest.output_classes)
+    strata = len(manifest.classes) + 1 if manifest.has_predicted else 1
+    for name, contract in manifest.layers.items():
+        D = contract.dimensions
+        shapes |= {f"fit.{name}.mean": (D,), f"fit.{name}.scale": (D,), f"fit.{name}.axes": (D, 2)}
+        shapes[f"reference.{name}"] = (n, D)
+        k = min(D, KEPT_AXES)
+        closeness = {"means": (strata, D), "axes": (D, k), "variances": (k,), "beyond": (1,)}
+        shapes |= {f"closeness.{name}.{part}": shape for part, shape in closeness.items()}
+    for name, shape in shapes.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"`{name}` must have shape {shape}; got {arrays[name].shape}")
+
+
+def _verified(path: Path, digest: str) -> bytes:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ReferenceInvalid(f"`{path}` cannot be read: {error}") from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != digest:
+        raise ReferenceInvalid(
+            f"`{path}` was changed: the manifest says sha256 {digest}, the file has {found}; fetch or fit it again"
+        )
+    return content

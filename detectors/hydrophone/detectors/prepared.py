@@ -1,0 +1,226 @@
+"""A reference made ready on a device: scaled rows in stratum order, its kernel blocks, and cached shares of the null.
+
+With Z fixed for a window size, the reference's own share of the null is computed once and reused. Within strata Z
+depends on the window's class counts; then the share of the same-class kernel is cached per (class, count), and the
+global kernel's is computed anew from the kept kernel blocks. What a window adds lives in `window_test.py`.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final, Generic, TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from hydrophone.detectors.artefact import CLASSES, OUTPUTS, ReferenceArtefact
+from hydrophone.detectors.closeness import Closeness
+from hydrophone.detectors.gram import BLOCK_ROWS, UpperGram, upper_distances, upper_kernels
+from hydrophone.detectors.kernels import BANDWIDTH_FACTORS, gaussian, squared_distances
+from hydrophone.detectors.outputs import output_scores
+from hydrophone.detectors.permutation import splits
+from hydrophone.detectors.strata import Strata
+
+__all__ = ["MEMORY_BYTES", "Layer", "PreparedReference", "ReferenceShare", "Stratum"]
+
+MEMORY_BYTES: Final = 512 * 1024 * 1024
+"""Most bytes each of: kept kernel blocks, cached splits and shares, and a window's temporaries. Beyond it the first are
+recomputed for every window and the last are worked off in parts; three times this bounds a prepared reference."""
+
+CENTRE_ROWS: Final = 1_024
+
+FARTHEST: Final = 1e4
+"""Scaled features are cut here: no kernel sees that far, and the square of a larger one would drown or overflow."""
+
+T = TypeVar("T")
+
+
+class _BoundedCache(Generic[T]):
+    """Least recently used out first, bounded in bytes: an entry costs the bytes of its tensors."""
+
+    def __init__(self, most_bytes: int, size: Callable[[T], int]) -> None:
+        self._entries: OrderedDict[tuple[int, ...], T] = OrderedDict()
+        self._size, self._most, self._held = size, most_bytes, 0
+
+    def get(self, key: tuple[int, ...], make: Callable[[], T]) -> T:
+        if key in self._entries:
+            self._entries.move_to_end(key)
+            return self._entries[key]
+        value = make()
+        self._entries[key] = value
+        self._held += self._size(value)
+        while self._held > self._most and len(self._entries) > 1:
+            self._held -= self._size(self._entries.popitem(last=False)[1])
+        return value
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer on the device; `bandwidths` are σ at ½, 1, 2 × the median, `centres` are taken off the kernels."""
+
+    name: str
+    mean: Float[Tensor, " d"]
+    scale: Float[Tensor, " d"]
+    axes: Float[Tensor, "d 2"]
+    rows: Float[Tensor, "n d"]
+    bandwidths: tuple[float, ...]
+    centres: tuple[float, ...]
+    closeness: Closeness
+
+    def scaled(self, values: NDArray[np.floating]) -> Float[Tensor, "m d"]:
+        rows = torch.from_numpy(np.ascontiguousarray(values)).to(self.rows.device, torch.float32)
+        return _scaled(rows, self.mean, self.scale)
+
+    def kernels(self, X: Float[Tensor, "a d"], Y: Float[Tensor, "b d"]) -> Float[Tensor, "3 a b"]:
+        """Centred kernel values at every bandwidth."""
+        squared = squared_distances(X, Y)
+        return torch.stack([gaussian(squared, h).sub_(c) for h, c in zip(self.bandwidths, self.centres, strict=True)])
+
+
+@dataclass(frozen=True)
+class Stratum:
+    """The splits of one stratum: reference rows first; column 0 is the observed split."""
+
+    Zx: Float[Tensor, "n C"]
+    Zy: Float[Tensor, "m C"]
+
+    def nbytes(self) -> int:
+        return self.Zx.nbytes + self.Zy.nbytes
+
+
+@dataclass(frozen=True)
+class ReferenceShare:
+    """The reference's own part of q for the rows of one stratum (or all), per kernel, `[G, C]`."""
+
+    q: Float[Tensor, "G C"]
+
+    def nbytes(self) -> int:
+        return self.q.nbytes
+
+
+class PreparedReference:
+    """Rows `starts[s]:starts[s + 1]` are stratum s, in ascending order of their place in the artefact."""
+
+    def __init__(self, artefact: ReferenceArtefact, device: torch.device, *, memory_bytes: int = MEMORY_BYTES) -> None:
+        manifest = artefact.manifest
+        self.artefact, self.device, self.memory_bytes = artefact, device, memory_bytes
+        self.permutations = manifest.permutations
+        self.seed = int.from_bytes(bytes.fromhex(manifest.sha256)[:8], "big")
+        self.strata = Strata(manifest.classes) if manifest.has_predicted else None
+        order = self._order()
+        self.layers = tuple(self._layer(name, order) for name in sorted(manifest.layers))
+        self.n = len(order)
+        self.row_strata = torch.repeat_interleave(torch.arange(len(self.counts)), torch.tensor(self.counts)).to(device)
+        self.closeness = torch.stack([layer.closeness(layer.rows, self.row_strata) for layer in self.layers])
+        outputs = artefact.arrays.get(OUTPUTS)
+        self.output_scores = None if outputs is None else output_scores(outputs[order], device)
+        self._splits: _BoundedCache[Stratum] = _BoundedCache(memory_bytes // 2, Stratum.nbytes)
+        self._shares: _BoundedCache[ReferenceShare] = _BoundedCache(memory_bytes // 2, ReferenceShare.nbytes)
+        self._kept = self._kept_blocks()
+        self.row_sums = torch.cat([self.gram(layer).row_sums() for layer in range(len(self.layers))])
+        self.class_row_sums = self._class_row_sums()
+
+    def _order(self) -> NDArray[np.intp]:
+        """Reference rows sorted by stratum; sets `counts` and `starts`."""
+        rows = len(next(array for name, array in self.artefact.arrays.items() if name.startswith("reference.")))
+        predicted = self.artefact.arrays.get(CLASSES)
+        assigned = (
+            np.zeros(rows, np.int64) if self.strata is None or predicted is None else self.strata.assign(predicted)
+        )
+        self.counts = (rows,) if self.strata is None else self.strata.counts(assigned)
+        self.starts = (0, *np.cumsum(self.counts).tolist())
+        return np.argsort(assigned, kind="stable")
+
+    def _layer(self, name: str, order: NDArray[np.intp]) -> Layer:
+        arrays = self.artefact.arrays
+        mean, scale, axes = (
+            torch.from_numpy(np.array(arrays[f"fit.{name}.{part}"])) for part in ("mean", "scale", "axes")
+        )
+        values = torch.from_numpy(arrays[f"reference.{name}"][order].astype(np.float32))
+        rows = _scaled(values, mean, scale).to(self.device)
+        median = self.artefact.manifest.layers[name].median_distance
+        bandwidths = tuple(factor * median for factor in BANDWIDTH_FACTORS)
+        sample = squared_distances(some := rows[:: -(-len(rows) // CENTRE_ROWS)], some)
+        centres = tuple(float(gaussian(sample, h).mean()) for h in bandwidths)
+        fitted = {part: arrays[f"closeness.{name}.{part}"] for part in Closeness.names()}
+        return Layer(
+            name,
+            mean.to(self.device),
+            scale.to(self.device),
+            axes.to(self.device),
+            rows,
+            bandwidths,
+            centres,
+            Closeness.load(fitted, self.device),
+        )
+
+    def _kept_blocks(self) -> list[list[tuple[int, Float[Tensor, "3 b rest"]]]] | None:
+        needed = len(self.layers) * len(BANDWIDTH_FACTORS) * 2 * self.n * (self.n + BLOCK_ROWS)
+        return None if needed > self.memory_bytes else [list(self._make_blocks(layer)) for layer in self.layers]
+
+    def _make_blocks(self, layer: Layer) -> Iterator[tuple[int, Float[Tensor, "3 b rest"]]]:
+        for start, squared in upper_distances(layer.rows):
+            yield start, upper_kernels(squared, layer.bandwidths, layer.centres)
+
+    def gram(self, layer: int) -> UpperGram:
+        """The global kernels of the reference rows of one layer."""
+        kept, made = self._kept, self.layers[layer]
+        blocks = (lambda: self._make_blocks(made)) if kept is None else (lambda: iter(kept[layer]))
+        return UpperGram(self.n, len(BANDWIDTH_FACTORS), blocks)
+
+    def stratum(self, index: int | None, m: int) -> Stratum:
+        """Splits of stratum `index` (None: all rows as one) for m window rows."""
+        n = self.n if index is None else self.counts[index]
+        tag = (-1 if index is None else index, m)
+
+        def make() -> Stratum:
+            Z = torch.from_numpy(splits(n, m, self.permutations, (self.seed, tag[0] + 1, n, m))).to(self.device)
+            return Stratum(Z[:n].clone(), Z[n:].clone())
+
+        return self._splits.get(tag, make)
+
+    def plain_share(self, m: int) -> Float[Tensor, "G C"]:
+        """q of the reference rows under all-rows splits, for every layer and bandwidth; cached per window size."""
+        Zx = self.stratum(None, m).Zx
+        return self._shares.get(
+            (-1, m), lambda: ReferenceShare(torch.cat([self.gram(i).quadratic(Zx) for i in range(len(self.layers))]))
+        ).q
+
+    def class_share(self, index: int, m: int) -> Float[Tensor, "G C"]:
+        """q of one stratum's reference rows under the same-class kernel; cached per (class, count)."""
+
+        def make() -> ReferenceShare:
+            Zx = self.stratum(index, m).Zx
+            grams = [self._class_gram(layer, index) for layer in self.layers]
+            return ReferenceShare(torch.cat([gram.quadratic(Zx) for gram in grams]))
+
+        return self._shares.get((index, m), make).q
+
+    def _class_gram(self, layer: Layer, index: int) -> UpperGram:
+        rows = layer.rows[self.starts[index] : self.starts[index + 1]]
+        blocks = [
+            (at, upper_kernels(squared, layer.bandwidths, layer.centres)) for at, squared in upper_distances(rows)
+        ]
+        return UpperGram(rows.shape[0], len(BANDWIDTH_FACTORS), lambda: iter(blocks))
+
+    def _class_row_sums(self) -> Float[Tensor, "G n"] | None:
+        """r of the reference rows under the same-class kernel, in row order."""
+        if self.strata is None:
+            return None
+        occupied: Sequence[int] = [index for index, rows in enumerate(self.counts) if rows]
+        per_layer = [
+            torch.cat([self._class_gram(layer, index).row_sums() for index in occupied], dim=1) for layer in self.layers
+        ]
+        return torch.cat(per_layer)
+
+    def strata_counts(self, strata: NDArray[np.int64]) -> tuple[int, ...]:
+        """Window rows per stratum."""
+        assert self.strata is not None, "strata were asked of a reference without classes"
+        return self.strata.counts(strata)
+
+
+def _scaled(values: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    return ((values - mean) / scale).clamp_(-FARTHEST, FARTHEST)
