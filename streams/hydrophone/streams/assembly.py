@@ -1,0 +1,84 @@
+"""Builds a processor from settings: the only place that knows how the parts fit together."""
+
+import logging
+from pathlib import Path
+
+from hydrophone.detectors import Reference
+from hydrophone.schemas.errors import ConfigurationError
+from hydrophone.schemas.identity import FramePriorities
+from hydrophone.streams import topics
+from hydrophone.streams.catalog import ReferenceCatalog
+from hydrophone.streams.clock import now_ms
+from hydrophone.streams.evidence import EvidenceStore
+from hydrophone.streams.judge import Judge, SampleRules
+from hydrophone.streams.kafka import clients
+from hydrophone.streams.kafka.delivery import AtLeastOnce, Delivery, ExactlyOnce
+from hydrophone.streams.kafka.references import ReferenceFeed
+from hydrophone.streams.kafka.tables import TableReader
+from hydrophone.streams.outputs import OutputTopics
+from hydrophone.streams.processor import StreamRules
+from hydrophone.streams.runtime import Runtime
+from hydrophone.streams.settings import Settings
+from hydrophone.streams.telemetry import Telemetry
+
+__all__ = ["build_runtime"]
+
+log = logging.getLogger("hydrophone")
+
+
+def build_runtime(settings: Settings) -> Runtime:
+    """Load references, connect, initialise transactions. Raises `ConfigurationError` or `BrokerUnavailable`."""
+    kafka = settings.kafka_properties
+    pinned = [Reference.load(folder, device=settings.device) for folder in settings.reference]
+    for reference in pinned:
+        _ = reference.prepared  # now, not in the first window
+    catalog = ReferenceCatalog(pinned, device=settings.device)
+    feed = ReferenceFeed(kafka, topics.REFERENCES.full_name(settings.topic_prefix), catalog)
+    if settings.sampling_key is None:
+        log.warning("no sampling key is set: an outsider could choose ids that dodge the sample of a full window")
+    telemetry = Telemetry()
+    judge = Judge(
+        catalog,
+        topic=topics.ACTIVATIONS.full_name(settings.topic_prefix),
+        sample=SampleRules(settings.k, settings.sampling_key_id),
+        false_alarms_per_month=settings.false_alarms_per_month,
+        window_ms=settings.window_ms,
+        evidence=_evidence(settings, telemetry),
+        config_sha256=settings.sha256,
+    )
+    delivery = _delivery(settings, kafka)
+    return Runtime(
+        consumer=clients.consumer(kafka, group=settings.group, client_id=settings.instance_id or "hydrophone"),
+        delivery=delivery,
+        tables=TableReader(kafka),
+        references=feed,
+        activations=topics.ACTIVATIONS.full_name(settings.topic_prefix),
+        state_topic=topics.STATE.full_name(settings.topic_prefix),
+        outputs=OutputTopics(settings.topic_prefix),
+        rules=StreamRules(
+            settings.time_rules, catalog.contract, FramePriorities(settings.sampling_key_bytes), settings.k
+        ),
+        judge=judge,
+        clock=now_ms,
+        telemetry=telemetry,
+    )
+
+
+def _delivery(settings: Settings, kafka: dict[str, str]) -> Delivery:
+    if settings.guarantee == "at-least-once":
+        return AtLeastOnce(kafka)
+    return ExactlyOnce(kafka, clients.transactional_id(settings.group, settings.instance_id))
+
+
+def _evidence(settings: Settings, telemetry: Telemetry) -> EvidenceStore | None:
+    if settings.evidence is None:
+        return None
+    uri = settings.evidence
+    if "://" not in uri:
+        folder = Path(uri).absolute()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(f"`evidence` folder `{folder}` cannot be made: {error}") from None
+        uri = folder.as_uri()
+    return EvidenceStore(uri, on_failure=lambda: telemetry.evidence_failures.add(1))

@@ -1,0 +1,125 @@
+"""`hydrophone score`: frame files as one window, no broker. `hydrophone record`: frames from the topic into files."""
+
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from confluent_kafka import KafkaError, TopicPartition
+from rich.table import Table
+
+from hydrophone.schemas.errors import BrokerUnavailable, FrameInvalid, TopicMissing
+from hydrophone.schemas.event import WindowBounds
+from hydrophone.schemas.frame import Heartbeat, decode
+from hydrophone.schemas.score import WindowScore
+from hydrophone.streams import topics
+from hydrophone.streams.cli.console import err, out, progress, readable
+from hydrophone.streams.cli.options import Bootstrap, Device, Json, KafkaProperty, Prefix, kafka_flags
+from hydrophone.streams.frame_files import frame_paths, read_frames
+from hydrophone.streams.frame_writer import FrameWriter
+from hydrophone.streams.kafka.clients import reader
+from hydrophone.streams.settings import load_settings
+
+__all__ = ["register", "show_score"]
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(score)
+    app.command()(record)
+
+
+def score(
+    frames: Annotated[list[Path], typer.Argument(help="Frame files, or folders of them.", metavar="FRAMES...")],
+    reference: Annotated[Path, typer.Option(help="The reference folder to test against.", metavar="DIR")],
+    device: Device = None,
+    as_json: Json = False,
+) -> int:
+    """Test all rows of some files as one window. Exit code 1 when the test rejects."""
+    from hydrophone.detectors import Reference
+
+    loaded = Reference.load(reference, device=device or "auto")
+    paths = frame_paths(frames)
+    with progress() as bar:
+        task = bar.add_task("reading frames", total=len(paths))
+        read = []
+        for frame in read_frames(paths):
+            read.append(frame)
+            bar.advance(task)
+        bar.add_task("testing", total=None)
+        result = loaded.test(read)
+    times = [int(t) for frame in read for t in (frame.event_time_ms.min(), frame.event_time_ms.max())]
+    event = result.to_score(window=WindowBounds(start_ms=min(times), end_ms=max(times) + 1))
+    if as_json:
+        out.print(event.model_dump_json(), markup=False)
+    else:
+        show_score(event)
+    return 1 if event.rejected else 0
+
+
+def show_score(event: WindowScore) -> None:
+    """For people."""
+    if event.joint is None:
+        out.print(f"{event.model}: {event.counts.seen} rows, not tested: {event.reason}", markup=False)
+        return
+    verdict = "DIFFERENT from the reference" if event.rejected else "no difference found"
+    out.print(f"{event.model}: {event.counts.tested} rows, {verdict}, p = {event.joint.p_value:.4g}", markup=False)
+    table = Table("layer", "MMD²", "statistic", "p", "p adjusted")
+    for name, layer in event.layers.items():
+        table.add_row(
+            name, f"{layer.mmd2:.3g}", f"{layer.statistic:.2f}", f"{layer.p_value:.4g}", f"{layer.p_adjusted:.4g}"
+        )
+    out.print(table)
+    if event.rejected:
+        out.print("most suspicious rows:", markup=False)
+        for suspect in event.suspects:
+            name = suspect.sample_id or f"row {suspect.row} of frame {suspect.frame_id}"
+            out.print(readable(f"  {suspect.score:8.3g}  {name}  {suspect.client_id or ''}"), markup=False)
+
+
+def record(
+    model: Annotated[str, typer.Option(help="The model whose frames to record.", metavar="ID")],
+    rows: Annotated[int, typer.Option(help="Rows to record.", min=1)],
+    directory: Annotated[Path, typer.Option("--out", help="Folder to write.", metavar="DIR")],
+    from_latest: Annotated[bool, typer.Option("--from-latest", help="Only what comes from now on.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the rows.")] = 60.0,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    kafka: KafkaProperty = None,
+) -> int:
+    """Record frames of a model from the activations topic. Exit code 1 when fewer rows came in time."""
+    settings = load_settings(bootstrap=bootstrap, topic_prefix=prefix, **kafka_flags(kafka))
+    topic = topics.ACTIVATIONS.full_name(settings.topic_prefix)
+    consumer = reader(settings.kafka_properties)
+    written = 0
+    try:
+        known = consumer.list_topics(topic, timeout=10).topics[topic]
+        if known.error is not None:
+            raise TopicMissing(f"`{topic}`: {known.error.str()}; create it with `hydrophone topics create`")
+        start = -1 if from_latest else -2  # librdkafka's names for the end and the beginning
+        consumer.assign([TopicPartition(topic, p, start) for p in known.partitions])
+        deadline = time.monotonic() + timeout
+        with FrameWriter(directory, model=model) as writer, progress() as bar:
+            task = bar.add_task(f"recording {model}", total=rows)
+            while written < rows and time.monotonic() < deadline:
+                for message in consumer.consume(100, timeout=0.5):
+                    if message.error() is not None or message.key() != model.encode() or written >= rows:
+                        _check(message.error())
+                        continue
+                    try:
+                        frame = decode(message.value() or b"")
+                    except FrameInvalid as refusal:
+                        err.print(f"left out offset {message.offset()}: {refusal}", markup=False)
+                        continue
+                    if not isinstance(frame, Heartbeat):
+                        writer.publish(frame)
+                        written += len(frame)
+                        bar.advance(task, len(frame))
+    finally:
+        consumer.close()
+    out.print(f"recorded {written} rows of {model} in {directory}", markup=False)
+    return 0 if written >= rows else 1
+
+
+def _check(error: KafkaError | None) -> None:
+    if error is not None and error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  # documented constant
+        raise BrokerUnavailable(error.str())

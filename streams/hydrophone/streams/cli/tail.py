@@ -1,0 +1,99 @@
+"""`hydrophone tail scores | alerts`: what leaves, as it leaves."""
+
+import time
+from collections.abc import Iterator
+from typing import Annotated, TypeVar
+
+import typer
+
+from hydrophone.schemas.alert import Alert
+from hydrophone.schemas.event import Event
+from hydrophone.schemas.score import WindowScore
+from hydrophone.streams import topics
+from hydrophone.streams.cli.console import out, p_bar, readable
+from hydrophone.streams.cli.options import Bootstrap, Json, KafkaProperty, Prefix, kafka_flags
+from hydrophone.streams.follow import Follower
+from hydrophone.streams.settings import load_settings
+
+__all__ = ["alert_line", "register", "score_line"]
+
+E = TypeVar("E", bound=Event)
+
+tail = typer.Typer(help="Print events as they arrive.", no_args_is_help=True, rich_markup_mode=None)
+
+FromBeginning = Annotated[bool, typer.Option("--from-beginning", help="Everything the topic still holds, first.")]
+Count = Annotated[int | None, typer.Option(help="Stop after so many.", min=1)]
+Timeout = Annotated[float | None, typer.Option(help="Seconds after which to give up.")]
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(tail, name="tail")
+
+
+@tail.command()
+def scores(
+    as_json: Json = False,
+    from_beginning: FromBeginning = False,
+    count: Count = None,
+    timeout: Timeout = None,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    kafka: KafkaProperty = None,
+) -> int:
+    """One line a window. Exit code 1 when the time was over before `--count` came."""
+    settings = load_settings(bootstrap=bootstrap, topic_prefix=prefix, **kafka_flags(kafka))
+    topic = topics.SCORES.full_name(settings.topic_prefix)
+    events = _follow(settings.kafka_properties, topic, WindowScore, from_beginning, timeout)
+    return _print(((e.model_dump_json() if as_json else score_line(e)) for e in events), count)
+
+
+@tail.command()
+def alerts(
+    as_json: Json = False,
+    from_beginning: FromBeginning = False,
+    count: Count = None,
+    timeout: Timeout = None,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    kafka: KafkaProperty = None,
+) -> int:
+    """One line an alert. Exit code 1 when the time was over before `--count` came."""
+    settings = load_settings(bootstrap=bootstrap, topic_prefix=prefix, **kafka_flags(kafka))
+    topic = topics.ALERTS.full_name(settings.topic_prefix)
+    events = _follow(settings.kafka_properties, topic, Alert, from_beginning, timeout)
+    return _print(((e.model_dump_json() if as_json else alert_line(e)) for e in events), count)
+
+
+def score_line(score: WindowScore) -> str:
+    """One window for people: time, rows, joint p, a small bar per layer, verdict."""
+    at = time.strftime("%H:%M:%S", time.gmtime(score.window.start_ms / 1000))
+    head = f"{at}  {score.model:20}  n={score.counts.tested:<4}"
+    if score.joint is None:
+        return f"{head}  not tested: {score.reason}"
+    bars = "".join(p_bar(layer.p_adjusted, score.permutations) for layer in score.layers.values())
+    verdict = "different" if score.rejected else "as usual"
+    return f"{head}  p={score.joint.p_value:<7.4g}  |{bars}|  {verdict}"
+
+
+def alert_line(alert: Alert) -> str:
+    at = time.strftime("%H:%M:%S", time.gmtime(alert.window.start_ms / 1000))
+    suspects = readable(", ".join(s.sample_id or f"{s.frame_id}:{s.row}" for s in alert.suspects[:3]))
+    return f"{at}  {alert.severity.upper():8}  {alert.title}  p={alert.p_value:.4g}  suspects: {suspects}"
+
+
+def _print(lines: Iterator[str], count: int | None) -> int:
+    for printed, line in enumerate(lines, start=1):
+        out.print(line, markup=False)
+        if printed == count:
+            return 0
+    return 1 if count is not None else 0
+
+
+def _follow(
+    kafka: dict[str, str], topic: str, event_class: type[E], from_beginning: bool, timeout_s: float | None
+) -> Iterator[E]:
+    """Events until the time is over."""
+    with Follower(kafka, topic, event_class, from_beginning=from_beginning) as follower:
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while deadline is None or time.monotonic() < deadline:
+            yield from follower.poll(0.2)

@@ -1,0 +1,143 @@
+"""Looks at everything a processor depends on and says what to do about it. Prints nothing; `cli/doctor.py` does."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from hydrophone.detectors import Reference
+from hydrophone.detectors.device import device_name, resolve_device
+from hydrophone.schemas.errors import BrokerUnavailable, ConfigurationError, HydrophoneError
+from hydrophone.streams import topics
+from hydrophone.streams.alerting import alarm_rule
+from hydrophone.streams.kafka.admin import TopicDescription, describe_topics
+from hydrophone.streams.settings import Settings
+
+__all__ = ["Finding", "examine"]
+
+
+SAFE_RATIO: Final = 16
+"""Reference rows per tested row from which a single reference's level is close to alpha (docs/detection.md)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at. `remedy` says what to do unless all is well."""
+
+    what: str
+    state: Literal["ok", "warning", "broken", "broker"]
+    detail: str
+    remedy: str = ""
+
+
+def examine(settings: Settings) -> Iterator[Finding]:
+    """Every check, in the order in which a remedy makes sense; a check that cannot run says so."""
+    yield _device(settings)
+    yield from _references(settings)
+    yield _sampling_key(settings)
+    yield from _broker(settings)
+
+
+def _device(settings: Settings) -> Finding:
+    try:
+        return Finding("device", "ok", device_name(resolve_device(settings.device)))
+    except ConfigurationError as error:
+        return Finding("device", "broken", str(error), "set `device` to auto")
+
+
+def _references(settings: Settings) -> Iterator[Finding]:
+    if not settings.reference:
+        yield Finding("reference", "ok", "none pinned: announced ones are followed")
+        yield _alarm(settings, 999, assumed=True)
+    for folder in settings.reference:
+        try:
+            reference = Reference.load(folder, device="cpu")
+        except ConfigurationError as error:
+            yield Finding(f"reference {folder}", "broken", str(error), "fit it again: hydrophone reference fit")
+            continue
+        rows = reference.manifest.sizes.reference
+        what = f"reference {folder}"
+        detail = f"model {reference.manifest.model}, version {reference.id.version}, {rows} rows"
+        if rows < SAFE_RATIO * settings.k:
+            found = f"{detail}, fewer than {SAFE_RATIO} x k: on clean traffic this reference's own rate may be off"
+            yield Finding(what, "warning", found, _more_rows(rows, settings.k))
+        else:
+            yield Finding(what, "ok", detail)
+        yield _alarm(settings, reference.manifest.permutations, assumed=False)
+
+
+def _more_rows(rows: int, k: int) -> str:
+    wanted = SAFE_RATIO * k
+    return (
+        f"lower `k` to {max(20, rows // SAFE_RATIO)}, or record {wanted * 3 // 2} rows and fit with "
+        f"--max-reference-rows {wanted} (slower windows)"
+    )
+
+
+def _alarm(settings: Settings, permutations: int, *, assumed: bool) -> Finding:
+    rule = alarm_rule(
+        false_alarms_per_month=settings.false_alarms_per_month,
+        window_ms=settings.window_ms,
+        permutations=permutations,
+    )
+    given = f"with {permutations} permutations{' (assumed)' if assumed else ''}"
+    meaning = (
+        f"an alert needs {rule.k} of {rule.n} windows at p <= {rule.level:.2g} {given}: about "
+        f"{rule.false_alarms_per_month:.2g} false alarms a month a model, budget {settings.false_alarms_per_month:g}"
+    )
+    within = rule.false_alarms_per_month <= settings.false_alarms_per_month
+    remedy = "" if within else "fit with more --permutations, or use longer windows"
+    return Finding("alarm rule", "ok" if within else "warning", meaning, remedy)
+
+
+def _sampling_key(settings: Settings) -> Finding:
+    if settings.sampling_key is None:
+        remedy = "set HYDROPHONE_SAMPLING_KEY to the same secret for all processors"
+        return Finding("sampling key", "warning", "not set: an outsider could choose ids that dodge the sample", remedy)
+    return Finding("sampling key", "ok", f"set, id {settings.sampling_key_id}")
+
+
+def _broker(settings: Settings) -> Iterator[Finding]:
+    names = [topic.full_name(settings.topic_prefix) for topic in topics.TOPICS]
+    try:
+        found = describe_topics(settings.kafka_properties, names, timeout_s=10)
+    except BrokerUnavailable as error:
+        yield Finding("broker", "broker", str(error), "start it, or correct `bootstrap`")
+        return
+    except HydrophoneError as error:
+        yield Finding("broker", "broken", str(error), "correct `bootstrap` and the Kafka properties")
+        return
+    yield Finding("broker", "ok", f"{settings.kafka_properties['bootstrap.servers']} answers")
+    absent = [name for name in names if name not in found]
+    if absent:
+        yield Finding("topics", "broken", f"missing: {', '.join(absent)}", "run `hydrophone topics create`")
+        return
+    yield Finding("topics", "ok", f"all {len(names)} exist")
+    checks: tuple[Callable[[Settings, dict[str, TopicDescription]], Finding], ...] = (_partitions, _retention, _times)
+    for check in checks:
+        yield check(settings, found)
+
+
+def _partitions(settings: Settings, found: dict[str, TopicDescription]) -> Finding:
+    counts = {t.name: found[t.full_name(settings.topic_prefix)].partitions for t in topics.TOPICS if t.is_copartitioned}
+    detail = ", ".join(f"{name} {count}" for name, count in counts.items())
+    if len(set(counts.values())) == 1:
+        return Finding("partitions", "ok", detail)
+    remedy = "give them as many partitions: delete the smaller one and create it anew"
+    return Finding("partitions", "broken", detail, remedy)
+
+
+def _retention(settings: Settings, found: dict[str, TopicDescription]) -> Finding:
+    description = found[topics.ACTIVATIONS.full_name(settings.topic_prefix)]
+    retention_ms = int(description.configs.get("retention.ms", "-1"))
+    fault = topics.retention_fault(retention_ms, window_ms=settings.window_ms, lateness_ms=settings.lateness_ms)
+    if fault is None:
+        return Finding("retention", "ok", f"{retention_ms} ms of activations")
+    return Finding("retention", "broken", fault, "raise retention.ms of the topic")
+
+
+def _times(settings: Settings, found: dict[str, TopicDescription]) -> Finding:
+    kind = found[topics.ACTIVATIONS.full_name(settings.topic_prefix)].configs.get("message.timestamp.type")
+    if kind == "LogAppendTime":
+        return Finding("timestamps", "ok", "the broker's (LogAppendTime)")
+    remedy = "set message.timestamp.type=LogAppendTime on the activations topic"
+    return Finding("timestamps", "warning", f"{kind}: a publisher's wrong clock vouches for itself", remedy)

@@ -1,0 +1,207 @@
+"""Creates topics, and says what the broker really has. What they should be is declared in `streams/topics.py`.
+
+Nothing here changes a topic that exists: adding partitions moves keys, and that is a person's decision.
+"""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented there, re-exported without saying so
+    AdminClient,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+    TopicMetadata,
+)
+
+from hydrophone.schemas.errors import BrokerUnavailable, ConfigurationError, TopicMissing
+from hydrophone.streams.bounded_log import BoundedLog
+from hydrophone.streams.topics import DEFAULT_PREFIX, TOPICS, Topic, topic_configs, with_partitions
+
+__all__ = [
+    "CLUSTER_DEFAULT",
+    "DESCRIBED_CONFIGS",
+    "TopicCreation",
+    "TopicDescription",
+    "create_topics",
+    "describe_topics",
+    "require_topics",
+]
+
+log = logging.getLogger("hydrophone")
+
+KafkaProperties = Mapping[str, Any]
+"""Client properties as librdkafka names them; `bootstrap.servers` at least."""
+
+CLUSTER_DEFAULT: Final = -1
+"""Replication factor: whatever the cluster's owner set as the default."""
+
+POLL_S: Final = 0.05
+
+DESCRIBED_CONFIGS: Final = ("retention.ms", "cleanup.policy", "message.timestamp.type", "max.message.bytes")
+
+UNREACHABLE: Final = frozenset(
+    {"_ALL_BROKERS_DOWN", "_RESOLVE", "_TIMED_OUT", "_TRANSPORT", "NETWORK_EXCEPTION", "REQUEST_TIMED_OUT"}
+)
+"""Error names that mean silence. Those with an underscore are the client's own, not the broker's."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicCreation:
+    """What became of one topic. `partitions` is what it has, `wanted` what the table says."""
+
+    name: str
+    status: Literal["created", "existing", "mismatched"]
+    partitions: int
+    wanted: int
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicDescription:
+    """A topic as the broker has it; `configs` holds the `DESCRIBED_CONFIGS`, defaults included."""
+
+    name: str
+    partitions: int
+    replication_factor: int
+    configs: Mapping[str, str]
+
+
+def create_topics(
+    kafka: KafkaProperties,
+    topics: Iterable[Topic] = TOPICS,
+    *,
+    prefix: str = DEFAULT_PREFIX,
+    partitions: int | None = None,
+    replication_factor: int = CLUSTER_DEFAULT,
+    timeout_s: float = 30.0,
+) -> tuple[TopicCreation, ...]:
+    """Create what is absent and leave the rest alone; calling it again changes nothing.
+
+    On return every topic can be used: a broker learns of a new one a moment after the controller has agreed to it.
+
+    `partitions` is for `activations` and the topics that must have as many. A topic that exists with another number
+    is reported as `mismatched` with a remedy, never altered.
+    """
+    declared = tuple(topics) if partitions is None else with_partitions(topics, partitions)
+    with _broker_errors(kafka):
+        client = AdminClient(dict(kafka), logger=BoundedLog(log))
+        present = client.list_topics(timeout=timeout_s).topics
+        absent = [topic for topic in declared if topic.full_name(prefix) not in present]
+        created = _create(client, [_new_topic(topic, prefix, replication_factor) for topic in absent], timeout_s)
+        known = _await_usable(client, [topic.full_name(prefix) for topic in declared], timeout_s)
+    return tuple(_outcome(topic, topic.full_name(prefix), created, known) for topic in declared)
+
+
+def describe_topics(
+    kafka: KafkaProperties, names: Iterable[str], *, timeout_s: float = 30.0
+) -> dict[str, TopicDescription]:
+    """The topics of these full names that exist; one that does not is left out."""
+    with _broker_errors(kafka):
+        client = AdminClient(dict(kafka), logger=BoundedLog(log))
+        known = client.list_topics(timeout=timeout_s).topics
+        present = [name for name in names if name in known]
+        resources = [ConfigResource(ResourceType.TOPIC, name) for name in present]
+        answers = client.describe_configs(resources, request_timeout=timeout_s) if resources else {}
+        configs = {resource.name: answer.result() for resource, answer in answers.items()}
+    return {name: _description(known[name], configs[name]) for name in present}
+
+
+def require_topics(
+    kafka: KafkaProperties, names: Iterable[str], *, timeout_s: float = 30.0
+) -> dict[str, TopicDescription]:
+    """As `describe_topics`, but raise `TopicMissing` that names every absent one."""
+    wanted = tuple(names)
+    found = describe_topics(kafka, wanted, timeout_s=timeout_s)
+    if absent := [name for name in wanted if name not in found]:
+        listed = ", ".join(f"`{name}`" for name in absent)
+        raise TopicMissing(f"{listed} must exist before anything starts: run `hydrophone topics create`")
+    return found
+
+
+def _new_topic(topic: Topic, prefix: str, replication_factor: int) -> NewTopic:
+    return NewTopic(
+        topic.full_name(prefix),
+        num_partitions=topic.partitions,
+        replication_factor=replication_factor,
+        config=topic_configs(topic, replication_factor=replication_factor),
+    )
+
+
+def _create(client: AdminClient, topics: list[NewTopic], timeout_s: float) -> frozenset[str]:
+    """The names of those that this call created."""
+    if not topics:
+        return frozenset()
+    answers = client.create_topics(topics, operation_timeout=timeout_s, request_timeout=timeout_s)
+    return frozenset(name for name, answer in answers.items() if _was_created(answer))
+
+
+def _was_created(answer: Future[None]) -> bool:
+    try:
+        answer.result()
+    except KafkaException as error:
+        if error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS:
+            return False
+        raise
+    return True
+
+
+def _await_usable(client: AdminClient, names: list[str], timeout_s: float) -> Mapping[str, TopicMetadata]:
+    """The cluster's topics, once it knows all of `names` and a leader for each of their partitions."""
+    for _ in range(max(1, int(timeout_s / POLL_S))):
+        known = client.list_topics(timeout=timeout_s).topics
+        if all(name in known and _has_leaders(known[name]) for name in names):
+            return known
+        time.sleep(POLL_S)
+    raise BrokerUnavailable(f"not every topic has a leader after {timeout_s:g} s: are all brokers up?")
+
+
+def _has_leaders(topic: TopicMetadata) -> bool:
+    return all(partition.leader >= 0 for partition in topic.partitions.values())
+
+
+def _outcome(topic: Topic, name: str, created: frozenset[str], known: Mapping[str, TopicMetadata]) -> TopicCreation:
+    if name in created:
+        return TopicCreation(name, "created", topic.partitions, topic.partitions)
+    partitions = len(known[name].partitions)
+    if partitions == topic.partitions:
+        return TopicCreation(name, "existing", partitions, topic.partitions)
+    return TopicCreation(name, "mismatched", partitions, topic.partitions, _remedy(topic, name, partitions))
+
+
+def _remedy(topic: Topic, name: str, partitions: int) -> str:
+    if topic.is_copartitioned:
+        return (
+            f"`{name}` has {partitions} partitions, not {topic.partitions}: pass `partitions={partitions}` so that "
+            "all topics that follow `activations` have as many, or drain the processors, delete them and create anew"
+        )
+    return f"`{name}` has {partitions} partitions, not {topic.partitions}: harmless, keep it as it is"
+
+
+def _description(metadata: TopicMetadata, configs: Mapping[str, Any]) -> TopicDescription:
+    replicas = [len(partition.replicas) for partition in metadata.partitions.values()]
+    return TopicDescription(
+        name=str(metadata.topic),
+        partitions=len(replicas),
+        replication_factor=min(replicas, default=0),
+        configs={name: str(configs[name].value) for name in DESCRIBED_CONFIGS if name in configs},
+    )
+
+
+@contextmanager
+def _broker_errors(kafka: KafkaProperties) -> Iterator[None]:
+    """Sort what the client raises by remedy: wait for the broker, or change what was asked of it."""
+    try:
+        yield
+    except KafkaException as error:
+        reason = error.args[0]
+        where = kafka.get("bootstrap.servers", "(no `bootstrap.servers`)")
+        if reason.name() in UNREACHABLE or reason.retriable():
+            raise BrokerUnavailable(f"no answer from the broker at `{where}`: {reason.str()}") from error
+        raise ConfigurationError(f"the broker at `{where}` refused: {reason.name()}, {reason.str()}") from error

@@ -1,0 +1,318 @@
+"""The heart: `step(state, record, now) -> (state, effects)`. No clock, no broker, no test runs here.
+
+A score is a pure function of the set of rows of its window: everything here is a function of the records of one
+partition in their order, and the sample within a window does not depend on even that. Four fates of a row, in order:
+
+    dated in the future      quarantined   counted, left out, does not move the watermark
+    its window has closed    late          the record goes to `late` with the rows' indices
+    not finite               rejected      counted, left out
+    otherwise                windowed
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hydrophone.schemas.errors import FrameInvalid
+from hydrophone.schemas.frame import Frame, Heartbeat, decode
+from hydrophone.schemas.identity import FramePriorities
+from hydrophone.streams.checkpoint import Checkpoint, Pending
+from hydrophone.streams.contract import Contract
+from hydrophone.streams.effects import DeadLettered, Effect, RowsLate
+from hydrophone.streams.record import UNREADABLE_HEADERS, PartitionEnd, Record
+from hydrophone.streams.sampling import BottomK
+from hydrophone.streams.watermark import TimeRules
+from hydrophone.streams.windows import OpenWindow, window_start
+
+__all__ = ["Accounts", "PartitionState", "StreamRules", "recover", "step"]
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRules:
+    """What `step` goes by. `contract(model, window_start_ms)`: what the reference in force needs, None without one."""
+
+    time: TimeRules
+    contract: Callable[[str, int], Contract | None]
+    priorities: FramePriorities
+    k: int = 512
+
+
+@dataclass(slots=True)
+class Accounts:
+    """Everything that ever came in, by what became of it. Two identities hold at any time:
+
+    records = accepted + duplicate + dead_lettered + heartbeats, rows = windowed + late + rejected + quarantined
+    (`rows` are those of accepted records). Records seen again after a restart are counted once.
+    """
+
+    records: int = 0
+    accepted: int = 0
+    duplicate: int = 0
+    dead_lettered: int = 0
+    heartbeats: int = 0
+    rows: int = 0
+    windowed: int = 0
+    late: int = 0
+    rejected: int = 0
+    quarantined: int = 0
+
+
+@dataclass(slots=True)
+class PartitionState:
+    """One partition's open windows and time. Belongs to `step`: who hands it over must not use it again.
+
+    `position` is the next offset to process. Records before `replay_until` were processed before a restart: they
+    rebuild windows, and whatever else they caused has been told.
+    """
+
+    topic: str
+    partition: int
+    position: int = 0
+    replay_until: int = 0
+    watermark_ms: int | None = None
+    windows: dict[tuple[int, str], OpenWindow] = field(default_factory=dict)
+    pending: dict[str, Pending] = field(default_factory=dict)
+    accounts: Accounts = field(default_factory=Accounts)
+
+    @property
+    def committable(self) -> int:
+        """Where a replay must begin: the first record of the oldest open window."""
+        return min((window.first_offset for window in self.windows.values()), default=self.position)
+
+    def checkpoint(self, window_ms: int) -> Checkpoint:
+        position = max(self.position, self.replay_until)
+        return Checkpoint(window_ms, self.watermark_ms, position, dict(self.pending))
+
+
+def recover(topic: str, partition: int, offset: int, checkpoint: Checkpoint | None) -> PartitionState:
+    """The state to go on with from a committed offset: empty windows, to be refilled by reading on."""
+    if checkpoint is None:
+        return PartitionState(topic, partition, offset, offset)
+    return PartitionState(
+        topic, partition, offset, checkpoint.position, checkpoint.watermark_ms, pending=dict(checkpoint.pending)
+    )
+
+
+def step(
+    state: PartitionState, event: Record | PartitionEnd, now_ms: int, rules: StreamRules
+) -> tuple[PartitionState, list[Effect]]:
+    """Take one record, or the end of the partition, into account. `now_ms` matters to an idle partition alone."""
+    if isinstance(event, PartitionEnd):
+        state.watermark_ms = rules.time.when_idle(state.watermark_ms, now_ms)
+        return state, _close_due(state)
+    state.position = event.offset + 1
+    is_new = event.offset >= state.replay_until
+    try:
+        effects = _take(state, event, rules, is_new=is_new)
+    except FrameInvalid as refusal:
+        if not is_new:
+            return state, []
+        state.accounts.records += 1
+        state.accounts.dead_lettered += 1
+        return state, [DeadLettered(event, refusal.reason, refusal.detail)]
+    state.accounts.records += is_new
+    return state, effects
+
+
+def _take(state: PartitionState, record: Record, rules: StreamRules, *, is_new: bool) -> list[Effect]:
+    if record.headers == UNREADABLE_HEADERS:
+        raise FrameInvalid("bad_headers", "a header's name is not UTF-8; the headers are left out of this dead letter")
+    if record.value is None:
+        raise FrameInvalid("no_value", "an activations record carries a frame; got a tombstone")
+    frame = decode(record.value)
+    if record.key != frame.model.encode():
+        raise FrameInvalid("key_mismatch", f"the key must be the model `{frame.model}`; got {record.key!r:.80}")
+    if isinstance(frame, Heartbeat):
+        state.accounts.heartbeats += is_new
+        if frame.event_time_ms <= rules.time.latest_credible(record.timestamp_ms):
+            state.watermark_ms = rules.time.after(state.watermark_ms, frame.event_time_ms)
+        return _close_due(state)
+    return _take_frame(state, record, frame, rules, is_new=is_new)
+
+
+def _take_frame(
+    state: PartitionState, record: Record, frame: Frame, rules: StreamRules, *, is_new: bool
+) -> list[Effect]:
+    if frame.origins is not None:  # a publisher could claim the rows of another
+        frame = replace(frame, origins=None)
+    times, size = frame.event_time_ms, rules.time.window_ms
+    credible = rules.time.latest_credible(record.timestamp_ms)
+    parts = _parts(times, credible, size)
+    contracts = {start: _contract(state, frame, start, rules) for start in parts}
+    frontier = state.watermark_ms
+    open_parts = {s: rows for s, rows in parts.items() if frontier is None or s + size > frontier}
+    if _is_duplicate(state, frame, open_parts):
+        state.accounts.duplicate += is_new
+        return []
+    late = _late_rows(parts, open_parts, len(frame))
+    tally = _Tally(len(frame), late=len(late))
+    views: dict[int, _View] = {}
+    for start, rows in open_parts.items():
+        window = _open(state, frame.model, start, record.offset, contracts[start], rules)
+        known = id(window.contract)
+        if known not in views:
+            views[known] = _view(frame, window.contract, rules)
+        _add(window, record, views[known], rows, tally)
+    _count_impossible(tally, times, credible)
+    if is_new:
+        tally.book(state, frame.model)
+    latest = _latest(times, credible)
+    if latest is not None:
+        state.watermark_ms = rules.time.after(state.watermark_ms, latest)
+    effects: list[Effect] = [RowsLate(record, late)] if late and is_new else []
+    return effects + _close_due(state)
+
+
+def _contract(state: PartitionState, frame: Frame, start: int, rules: StreamRules) -> Contract | None:
+    """What the window's rows must bring, None without a reference. Raises `FrameInvalid` if this frame does not."""
+    window = state.windows.get((start, frame.model))
+    known = rules.contract(frame.model, start) if window is None else window.contract
+    if known is not None:
+        known.check(frame)
+    return known
+
+
+@dataclass(frozen=True, slots=True)
+class _View:
+    """A frame as one contract sees it: the layers to keep, which rows are finite in them (None: all), and priorities.
+
+    `priorities` is None where no reference says which layers to keep: then rows are counted and not kept.
+    """
+
+    frame: Frame
+    good: NDArray[np.bool_] | None
+    priorities: NDArray[np.uint64] | None
+    ignored: int
+
+
+def _view(frame: Frame, contract: Contract | None, rules: StreamRules) -> _View:
+    if contract is None:
+        return _View(frame, frame.finite_rows(), None, 0)
+    good = frame.finite_rows(contract.sizes)
+    ignored = len(frame.layers) - len(contract.sizes)
+    kept = frame.only(contract.sizes) if ignored else frame
+    return _View(kept, good, rules.priorities(frame.frame_id, len(frame)), ignored)
+
+
+Parts = Mapping[int, NDArray[np.intp] | None]
+"""Window start to the rows that fall into it; None stands for all rows of the frame."""
+
+
+def _parts(times: NDArray[np.int64], credible: int, size: int) -> Parts:
+    earliest, latest = int(times.min()), int(times.max())
+    start = window_start(earliest, size)
+    if earliest >= 0 and latest <= credible and start == window_start(latest, size):
+        return {start: None}
+    usable = np.flatnonzero((times >= 0) & (times <= credible))
+    starts = times[usable] - times[usable] % size
+    order = np.argsort(starts, kind="stable")
+    found, first = np.unique(starts[order], return_index=True)
+    return dict(zip(found.tolist(), np.split(usable[order], first[1:]), strict=True)) if usable.size else {}
+
+
+def _is_duplicate(state: PartitionState, frame: Frame, parts: Parts) -> bool:
+    """A frame is a duplicate when a window that is still open has counted it."""
+    duplicate = False
+    for start in parts:
+        window = state.windows.get((start, frame.model))
+        if window is not None and frame.frame_id in window.frame_ids:
+            window.duplicate += 1
+            duplicate = True
+    return duplicate
+
+
+def _open(
+    state: PartitionState, model: str, start: int, offset: int, contract: Contract | None, rules: StreamRules
+) -> OpenWindow:
+    window = state.windows.get((start, model))
+    if window is None:
+        window = OpenWindow(model, start, start + rules.time.window_ms, offset, contract, BottomK(rules.k))
+        state.windows[start, model] = window
+    return window
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of one frame's rows. `impossible` are those rejected for their time, which belong to no window."""
+
+    rows: int
+    windowed: int = 0
+    late: int = 0
+    rejected: int = 0
+    quarantined: int = 0
+    impossible: int = 0
+
+    def book(self, state: PartitionState, model: str) -> None:
+        accounts = state.accounts
+        accounts.accepted += 1
+        accounts.rows += self.rows
+        accounts.windowed += self.windowed
+        accounts.late += self.late
+        accounts.rejected += self.rejected + self.impossible
+        accounts.quarantined += self.quarantined
+        if self.late or self.quarantined or self.impossible:
+            late, quarantined, rejected = state.pending.get(model, Pending())
+            state.pending[model] = Pending(late + self.late, quarantined + self.quarantined, rejected + self.impossible)
+
+
+def _add(window: OpenWindow, record: Record, view: _View, rows: NDArray[np.intp] | None, tally: _Tally) -> None:
+    """Put a frame's rows for this window into it."""
+    frame, good = view.frame, view.good
+    offered = len(frame) if rows is None else rows.size
+    if good is not None:
+        rows = np.flatnonzero(good) if rows is None else rows[good[rows]]
+    kept = len(frame) if rows is None else rows.size
+    window.frame_ids.add(frame.frame_id)
+    window.seen += kept
+    window.rejected += offered - kept
+    window.ignored_tensors += view.ignored
+    tally.windowed += kept
+    tally.rejected += offered - kept
+    for name, value in record.headers:
+        if name == "traceparent" and value is not None:
+            window.link(value.decode("ascii", "replace"))
+    if kept and view.priorities is not None and record.value is not None:
+        chosen = view.priorities if rows is None else view.priorities[rows]
+        window.sample.offer(
+            frame, rows, chosen, partition=record.partition, offset=record.offset, record_bytes=len(record.value)
+        )
+
+
+def _count_impossible(tally: _Tally, times: NDArray[np.int64], credible: int) -> None:
+    if int(times.max()) > credible:
+        tally.quarantined = int((times > credible).sum())
+    if int(times.min()) < 0:
+        tally.impossible = int((times < 0).sum())
+
+
+def _late_rows(parts: Parts, open_parts: Parts, rows: int) -> tuple[int, ...]:
+    late: list[int] = []
+    for start, members in parts.items():
+        if start not in open_parts:
+            late.extend(range(rows) if members is None else members.tolist())
+    return tuple(sorted(late))
+
+
+def _latest(times: NDArray[np.int64], credible: int) -> int | None:
+    """The latest time that moves the watermark; None when every row's is impossible or in the future."""
+    latest = int(times.max())
+    if latest > credible:
+        usable = times[times <= credible]
+        latest = int(usable.max()) if usable.size else -1
+    return latest if latest >= 0 else None
+
+
+def _close_due(state: PartitionState) -> list[Effect]:
+    """Close every window that ends at or before the watermark, oldest first."""
+    watermark = state.watermark_ms
+    if watermark is None:
+        return []
+    due = sorted(key for key, window in state.windows.items() if window.end_ms <= watermark)
+    effects: list[Effect] = []
+    for key in due:
+        window = state.windows.pop(key)
+        pending = state.pending.pop(window.model, Pending())
+        effects.append(window.close(partition=state.partition, close_offset=state.position, pending=pending))
+    return effects

@@ -1,0 +1,172 @@
+"""One frozen `Settings`, built once: defaults, then `hydrophone.toml`, then `HYDROPHONE_*`, then flags.
+
+Detectors never see it: plain arguments are passed down.
+"""
+
+import hashlib
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import Field, ModelWrapValidatorHandler, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+from pydantic_settings import SettingsError as SourceError
+
+from hydrophone.schemas.errors import SettingsError
+from hydrophone.schemas.event import sha256_of
+from hydrophone.streams.topics import DEFAULT_PREFIX
+from hydrophone.streams.watermark import TimeRules
+
+__all__ = ["PUBLIC_SAMPLING_KEY", "Settings", "load_settings"]
+
+PUBLIC_SAMPLING_KEY: Final = b"hydrophone: no sampling key was set"
+SECRET_PROPERTY: Final = re.compile(
+    r"password|passphrase|secret|token|oauthbearer\.config|key\.pem|credential", re.IGNORECASE
+)
+MASK: Final = "********"
+USER_INFO: Final = re.compile(r"//[^/@\s]*@")
+
+
+class Settings(BaseSettings):
+    """Every setting of the processor and the command line, with its meaning."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="HYDROPHONE_", toml_file="hydrophone.toml", frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    bootstrap: str | None = Field(None, description="Kafka brokers, host:port[,host:port]")
+    group: str = Field("hydrophone", min_length=1, description="consumer group; processors of one group share the work")
+    instance_id: str | None = Field(None, description="name of this processor, stable over restarts")
+    topic_prefix: str = Field(DEFAULT_PREFIX, pattern=r"^[A-Za-z0-9._-]*$", description="before every topic's name")
+    guarantee: Literal["exactly-once", "at-least-once"] = Field(
+        "exactly-once", description="at-least-once is for brokers without transactions"
+    )
+    kafka: dict[str, str] = Field(
+        default_factory=dict, repr=False, description="librdkafka properties, passed through untouched"
+    )
+
+    window_ms: int = Field(60_000, ge=1, description="length of a window")
+    lateness_ms: int = Field(10_000, ge=0, description="how long a row may be on its way and still count")
+    future_skew_ms: int = Field(5_000, ge=0, description="how far a clock may run ahead of the broker's")
+    expected_delay_ms: int = Field(2_000, ge=0, description="how long a row usually is on its way")
+    idle_ms: int = Field(5_000, ge=0, description="silence after which the clock closes a partition's windows")
+    k: int = Field(512, ge=20, le=65_536, description="most rows of a window that are tested")
+    sampling_key: SecretStr | None = Field(
+        None, description="deployment secret that decides which rows are sampled; the same for all processors"
+    )
+    false_alarms_per_month: Annotated[float, Field(gt=0)] = Field(
+        1.0, description="budget of alerts per model on clean traffic; the alarm rule follows from it"
+    )
+
+    reference: tuple[Path, ...] = Field((), description="reference folders that are pinned")
+    evidence: str | None = Field("hydrophone-evidence", description="where rejecting windows' rows go (any fsspec URI)")
+    device: str = Field("auto", description="auto, cpu or cuda[:i]")
+
+    metrics_port: int | None = Field(None, ge=0, le=65_535, description="serve Prometheus metrics on loopback")
+    otlp_endpoint: str | None = Field(None, description="send traces and metrics there (OTLP over HTTP)")
+    log_format: Literal["auto", "json", "text"] = Field("auto", description="auto is text on a terminal, else JSON")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # pydantic-settings calls by name
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, TomlConfigSettingsSource(settings_cls)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _all_at_once(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Rules between settings are looked at even where single settings are at fault."""
+        faults = _time_faults(values)
+        try:
+            built = handler(values)
+        except ValidationError as error:
+            raise SettingsError("; ".join([*(_fault(**detail) for detail in error.errors()), *faults])) from None
+        if faults:
+            raise SettingsError("; ".join(faults))
+        return built
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        return self.redacted().items()
+
+    @property
+    def time_rules(self) -> TimeRules:
+        return TimeRules(
+            window_ms=self.window_ms,
+            lateness_ms=self.lateness_ms,
+            future_skew_ms=self.future_skew_ms,
+            expected_delay_ms=self.expected_delay_ms,
+            idle_ms=self.idle_ms,
+        )
+
+    @property
+    def kafka_properties(self) -> dict[str, str]:
+        """For every client. Raises `SettingsError` without `bootstrap`."""
+        bootstrap = self.bootstrap or self.kafka.get("bootstrap.servers")
+        if not bootstrap:
+            raise SettingsError("`bootstrap` must name a broker; give `--bootstrap HOST:PORT` or HYDROPHONE_BOOTSTRAP")
+        return {**self.kafka, "bootstrap.servers": bootstrap}
+
+    @property
+    def sampling_key_bytes(self) -> bytes:
+        """At most 64 bytes, whatever the length of the secret."""
+        if self.sampling_key is None:
+            return PUBLIC_SAMPLING_KEY
+        return hashlib.blake2b(self.sampling_key.get_secret_value().encode(), digest_size=64).digest()
+
+    @property
+    def sampling_key_id(self) -> str:
+        """Names the key in scores without giving it away."""
+        return hashlib.blake2b(self.sampling_key_bytes, digest_size=4, person=b"hydrophone-id").hexdigest()
+
+    def redacted(self) -> dict[str, Any]:
+        """Everything, with secrets masked: safe to print and to log."""
+        values = self.model_dump(mode="json")
+        values["kafka"] = {k: MASK if SECRET_PROPERTY.search(k) else v for k, v in self.kafka.items()}
+        return {k: USER_INFO.sub(f"//{MASK}@", v) if isinstance(v, str) else v for k, v in values.items()}
+
+    @property
+    def sha256(self) -> str:
+        """Names the settings that shape a score, for whoever compares two."""
+        shaping = ("window_ms", "lateness_ms", "future_skew_ms", "k", "false_alarms_per_month")
+        values = self.model_dump(mode="json")
+        return sha256_of({name: values[name] for name in shaping} | {"sampling_key_id": self.sampling_key_id})
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Settings with the flags that were given (None: not given). Raises one `SettingsError` naming every fault."""
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except (SourceError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"the environment or `hydrophone.toml` cannot be read: {error}") from None
+
+
+def _time_faults(values: Any) -> list[str]:
+    """What is wrong between times that are each plausible; single settings are pydantic's."""
+    times = {}
+    for name in ("window_ms", "lateness_ms", "future_skew_ms", "expected_delay_ms"):
+        try:
+            times[name] = max(0, int(values[name]))
+        except (KeyError, TypeError, ValueError):
+            continue
+    try:
+        TimeRules(**times | {"window_ms": max(1, times.get("window_ms", 1))})
+    except SettingsError as error:
+        return [str(error)]
+    return []
+
+
+def _fault(*, loc: tuple[int | str, ...], msg: str, **_: Any) -> str:
+    """One of pydantic's findings in our words; never the value, which may be a secret."""
+    return f"`{'.'.join(map(str, loc)) or 'settings'}`: {msg.removeprefix('Value error, ')}"

@@ -1,0 +1,69 @@
+"""Every instrument, with unit and meaning, and nowhere else. Exporters are set up in `observe.py`."""
+
+from collections.abc import Callable, Iterable
+
+from opentelemetry import metrics, trace
+from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.propagate import extract
+from opentelemetry.trace import Link, Span, get_current_span
+
+__all__ = ["Telemetry", "traceparent_of"]
+
+Lags = Callable[[], dict[int, int]]
+
+
+class Telemetry:
+    """Instruments of one processor. Without an SDK every call is a no-op.
+
+    Attributes are bounded: outcomes and partitions are few, models are the deployment's own.
+    """
+
+    def __init__(self) -> None:
+        meter = metrics.get_meter("hydrophone")
+        self._tracer = trace.get_tracer("hydrophone")
+        self.records = meter.create_counter(
+            "hydrophone.records", "{record}", "Records read from `activations`, by outcome, each once"
+        )
+        self.rows = meter.create_counter("hydrophone.rows", "{row}", "Rows of accepted frames, by outcome, each once")
+        self.windows = meter.create_counter("hydrophone.windows", "{window}", "Windows closed, by status and model")
+        self.alerts = meter.create_counter("hydrophone.alerts", "{alert}", "Alerts raised, by model and severity")
+        self.test_duration = meter.create_histogram("hydrophone.test.duration", "s", "Time one window test took")
+        self.close_latency = meter.create_histogram(
+            "hydrophone.window.close_latency", "s", "From the record that closed a window to its committed score"
+        )
+        self.p_value = meter.create_gauge(
+            "hydrophone.window.p_value", "1", "Joint p-value of the last window, by model"
+        )
+        self.transactions = meter.create_counter("hydrophone.transactions", "{transaction}", "Commits, by outcome")
+        self.evidence_failures = meter.create_counter(
+            "hydrophone.evidence.failures", "{window}", "Windows whose evidence could not be stored"
+        )
+        self._meter = meter
+
+    def observe_lag(self, lags: Lags) -> None:
+        """Records from what was processed to a partition's end. Committed lag is always a window deep; this is not."""
+
+        def observe(_: CallbackOptions) -> Iterable[Observation]:
+            return [Observation(lag, {"partition": str(partition)}) for partition, lag in lags().items()]
+
+        self._meter.create_observable_gauge(
+            "hydrophone.processing.lag", [observe], "{record}", "Records not yet processed, by partition"
+        )
+
+    def window_span(self, model: str, start_ms: int, traceparents: Iterable[str]) -> Span:
+        """One span per window, linked to the requests that filled it."""
+        links = []
+        for traceparent in traceparents:
+            context = get_current_span(extract({"traceparent": traceparent})).get_span_context()
+            if context.is_valid:
+                links.append(Link(context))
+        attributes: dict[str, str | int] = {"hydrophone.model": model, "hydrophone.window.start_ms": start_ms}
+        return self._tracer.start_span("hydrophone.window", links=links, attributes=attributes)
+
+
+def traceparent_of(span: Span) -> str | None:
+    """W3C trace context of a span; None without an SDK."""
+    context = span.get_span_context()
+    if not context.is_valid:
+        return None
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"

@@ -1,0 +1,43 @@
+"""What is said of a closed window once its score is committed: one canonical line and the instruments.
+
+Not before: a window that is tested again after a failed commit was tested once, as far as anybody is told.
+"""
+
+import logging
+
+from hydrophone.streams.judge import Judgement
+from hydrophone.streams.telemetry import Telemetry
+
+__all__ = ["tell"]
+
+log = logging.getLogger("hydrophone")
+
+
+def tell(telemetry: Telemetry, judgement: Judgement, *, test_s: float, latency_s: float) -> None:
+    """Never an embedding."""
+    score, alert = judgement.score, judgement.alert
+    p_value = score.joint.p_value if score.joint else None
+    telemetry.windows.add(1, {"model": score.model, "status": score.status})
+    telemetry.test_duration.record(test_s)
+    telemetry.close_latency.record(latency_s)
+    if p_value is not None:
+        telemetry.p_value.set(p_value, {"model": score.model})
+    if alert is not None:
+        telemetry.alerts.add(1, {"model": score.model, "severity": alert.severity})
+    log.info(
+        "window_closed",
+        extra={
+            "model": score.model,
+            "window_start_ms": score.window.start_ms,
+            "window_end_ms": score.window.end_ms,
+            "status": score.status,
+            "reason": score.reason,
+            "p_value": p_value,
+            "rejected": score.rejected,
+            "alert": str(alert.id) if alert else None,
+            **score.counts.model_dump(),
+            "partition": score.source.partition if score.source else None,
+            "test_ms": round(test_s * 1000, 1),
+            "score_id": str(score.id),
+        },
+    )
