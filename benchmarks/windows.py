@@ -1,0 +1,38 @@
+"""Windows drawn from pools of activations: clean, contaminated, of a changed class mix. Nothing is tested here."""
+
+from typing import Any
+
+import numpy as np
+from benchmarks.fashion_pools import Pools
+from numpy.typing import NDArray
+
+from hydrophone.schemas.frame import Frame, Origin, concat
+
+__all__ = ["class_mix", "clean", "contaminated", "pick"]
+
+
+def pick(frame: Frame, rows: NDArray[np.integer[Any]]) -> Frame:
+    """Some rows of a pool, each under its own name there."""
+    return frame.take(rows, origins=[Origin(frame.frame_id, int(row)) for row in rows])
+
+
+def clean(pool: Frame, size: int, generator: np.random.Generator) -> Frame:
+    return pick(pool, generator.choice(len(pool), size, replace=False))
+
+
+def contaminated(pools: Pools, hostile: Frame, size: int, share: float, generator: np.random.Generator) -> Frame:
+    """Clean traffic with `share` of its rows from `hostile`: made of other images, so no original is in the window."""
+    rows = round(size * share)
+    parts = [clean(pools.clean, size - rows, generator)] if rows < size else []
+    parts += [clean(hostile, rows, generator)] if rows else []
+    return concat(parts)
+
+
+def class_mix(
+    pool: Frame, classes: NDArray[np.integer[Any]], common: int, share: float, size: int, generator: np.random.Generator
+) -> Frame:
+    """A window in which the class `common` has this share; the other classes keep their mix."""
+    rows = round(size * share)
+    inside, outside = np.flatnonzero(classes == common), np.flatnonzero(classes != common)
+    chosen = [generator.choice(inside, rows, replace=False), generator.choice(outside, size - rows, replace=False)]
+    return pick(pool, np.concatenate(chosen))
