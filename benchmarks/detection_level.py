@@ -11,7 +11,6 @@ from typing import Final
 import numpy as np
 from benchmarks.detection_effort import Effort, rate_detail, seeded
 from benchmarks.harness import Measured
-from benchmarks.windows import pick
 from numpy.typing import NDArray
 
 from hydrophone.detectors import fit_reference
@@ -39,9 +38,9 @@ def _fresh_p_value(pool: Frame, index: int) -> float:
     fitted = round(LEVEL_REFERENCE / (1 - FIT_SHARE))
     rows = seeded(1, index).choice(len(pool), fitted + LEVEL_WINDOW, replace=False)
     reference = fit_reference(
-        [pick(pool, rows[:fitted])], permutations=199, fit_share=FIT_SHARE, seed=index, device="cpu"
+        [pool.take(rows[:fitted])], permutations=199, fit_share=FIT_SHARE, seed=index, device="cpu"
     )
-    p_value = reference.test(pick(pool, rows[fitted:])).p_value
+    p_value = reference.test(pool.take(rows[fitted:])).p_value
     assert p_value is not None, "a window of 100 rows is large enough to be tested"
     return p_value
 
@@ -67,7 +66,7 @@ def _rates_per_reference(pool: Frame, n: int, m: int, effort: Effort) -> NDArray
     for index in range(effort.references):
         order = seeded(2, n, m, index).permutation(len(pool))
         reference = fit_reference(
-            [pick(pool, order[:fitted])],
+            [pool.take(order[:fitted])],
             permutations=effort.permutations,
             fit_share=FIT_SHARE,
             seed=index,
@@ -76,7 +75,7 @@ def _rates_per_reference(pool: Frame, n: int, m: int, effort: Effort) -> NDArray
         )
         rest = order[fitted:]
         windows = (seeded(3, index, w).choice(rest, m, replace=False) for w in range(effort.reference_windows))
-        rates.append(statistics.fmean(reference.test(pick(pool, rows)).rejected for rows in windows))
+        rates.append(statistics.fmean(reference.test(pool.take(rows)).rejected for rows in windows))
     return np.array(rates)
 
 

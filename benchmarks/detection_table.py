@@ -14,7 +14,7 @@ import numpy as np
 from benchmarks.fashion_pools import Pools
 from benchmarks.harness import wilson
 from benchmarks.published import Published
-from benchmarks.windows import contaminated, pick
+from benchmarks.windows import contaminated
 
 from hydrophone.detectors import Reference, mmd_permutation_test
 from hydrophone.schemas.frame import Frame
@@ -66,7 +66,7 @@ def plain_p_value(reference: Frame, window: Frame) -> float:
 
 
 def plain_reference(pool: Frame) -> Frame:
-    return pick(pool, np.arange(min(PLAIN_ROWS, len(pool))))
+    return pool.take(np.arange(min(PLAIN_ROWS, len(pool))))
 
 
 def measure_cell(

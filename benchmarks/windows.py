@@ -6,18 +6,13 @@ import numpy as np
 from benchmarks.fashion_pools import Pools
 from numpy.typing import NDArray
 
-from hydrophone.schemas.frame import Frame, Origin, concat
+from hydrophone.schemas.frame import Frame, concat
 
-__all__ = ["class_mix", "clean", "contaminated", "pick"]
-
-
-def pick(frame: Frame, rows: NDArray[np.integer[Any]]) -> Frame:
-    """Some rows of a pool, each under its own name there."""
-    return frame.take(rows, origins=[Origin(frame.frame_id, int(row)) for row in rows])
+__all__ = ["class_mix", "clean", "contaminated"]
 
 
 def clean(pool: Frame, size: int, generator: np.random.Generator) -> Frame:
-    return pick(pool, generator.choice(len(pool), size, replace=False))
+    return pool.take(generator.choice(len(pool), size, replace=False))
 
 
 def contaminated(pools: Pools, hostile: Frame, size: int, share: float, generator: np.random.Generator) -> Frame:
@@ -35,4 +30,4 @@ def class_mix(
     rows = round(size * share)
     inside, outside = np.flatnonzero(classes == common), np.flatnonzero(classes != common)
     chosen = [generator.choice(inside, rows, replace=False), generator.choice(outside, size - rows, replace=False)]
-    return pick(pool, np.concatenate(chosen))
+    return pool.take(np.concatenate(chosen))

@@ -16,7 +16,8 @@ from safetensors.numpy import load
 
 from hydrophone.schemas.alert import Alert
 from hydrophone.schemas.event import Event
-from hydrophone.schemas.frame import Frame, Heartbeat, Origin, decode
+from hydrophone.schemas.frame import Frame, Heartbeat, decode
+from hydrophone.schemas.origins import Origin
 from hydrophone.schemas.score import WindowScore
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"

@@ -12,7 +12,8 @@ from hypothesis.extra import numpy as st_numpy
 from tests.support.frames import frame_id, raw_frame
 
 from hydrophone.schemas.errors import FrameInvalid
-from hydrophone.schemas.frame import Frame, Heartbeat, Origin, concat, decode
+from hydrophone.schemas.frame import Frame, Heartbeat, concat, decode
+from hydrophone.schemas.origins import Origin
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 INT64 = st.integers(-(2**63), 2**63 - 1)

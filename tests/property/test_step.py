@@ -20,8 +20,9 @@ from hypothesis import strategies as st
 from tests.support.batch import Batch, BatchRules, batch_of
 from tests.support.frames import frame_id
 
-from hydrophone.schemas.frame import Frame, Heartbeat, Origin
+from hydrophone.schemas.frame import Frame, Heartbeat
 from hydrophone.schemas.identity import FramePriorities
+from hydrophone.schemas.origins import Origin
 from hydrophone.streams.checkpoint import Checkpoint
 from hydrophone.streams.contract import Contract
 from hydrophone.streams.effects import DeadLettered, Effect, RowsLate, WindowClosed

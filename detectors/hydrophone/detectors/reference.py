@@ -4,7 +4,7 @@ Order, seed and permutations come from the reference alone, so the same rows giv
 whatever order they arrive (within 2 / (B + 1) across devices).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -23,8 +23,9 @@ from hydrophone.detectors.strata import exchangeable
 from hydrophone.detectors.window_test import BranchName, WindowRows, WindowStatistics, window_statistics
 from hydrophone.detectors.witness import row_scores
 from hydrophone.schemas.errors import FrameInvalid
-from hydrophone.schemas.frame import Frame, Origin, concat
+from hydrophone.schemas.frame import Frame, concat
 from hydrophone.schemas.identity import origin_priorities
+from hydrophone.schemas.origins import Origin
 from hydrophone.schemas.score import ReferenceId
 
 __all__ = ["MIN_SAMPLES", "TOP_SUSPECTS", "Reference", "fit_reference"]
@@ -113,13 +114,13 @@ class Reference:
         if left_out == len(rows):
             return self._untested((), "no_finite_rows", left_out)
         rows = rows if finite is None else rows.take(finite)
+        # Ascending priority under the reference's own key: no arrival order can steer the test.
         origins = rows.row_origins()
-        order = _canonical_order(origins, bytes.fromhex(self.id.sha256))
-        rows = rows.take(order, origins=[origins[i] for i in order])
-        return self._test(rows, left_out)
+        order = origins.identity_order(origin_priorities(origins, bytes.fromhex(self.id.sha256)))
+        return self._test(rows.take(order), left_out)
 
     def _test(self, rows: Frame, left_out: int) -> WindowResult:
-        origins = tuple(rows.row_origins())
+        origins = rows.row_origins()
         if len(rows) < MIN_SAMPLES:
             return self._untested(origins, "too_few_rows", left_out)
         assigned, is_stratified, effective = self._strata(rows)
@@ -151,7 +152,7 @@ class Reference:
             row_scores=tuple(float(score) for score in scores),
         )
 
-    def _untested(self, origins: tuple[Origin, ...], reason: str, left_out: int = 0) -> WindowResult:
+    def _untested(self, origins: Sequence[Origin], reason: str, left_out: int = 0) -> WindowResult:
         m, seed = self.manifest, int.from_bytes(bytes.fromhex(self.id.sha256)[:8], "big")
         return WindowResult(
             m.model,
@@ -182,7 +183,7 @@ class Reference:
         return {name: rows for name, rows in zip(strata.names(), strata.counts(assigned), strict=True) if rows}
 
     def _suspects(
-        self, rows: Frame, origins: tuple[Origin, ...], scores: NDArray[np.float64], carried: BranchName
+        self, rows: Frame, origins: Sequence[Origin], scores: NDArray[np.float64], carried: BranchName
     ) -> tuple[SuspectRow, ...]:
         # What the output carried is shown where the input is closest: the first layer in name order.
         layer = next((x for x in self.prepared.layers if x.name == carried.layer), self.prepared.layers[0])
@@ -227,14 +228,6 @@ def fit_reference(
         version=version,
     )
     return Reference(artefact, device=device)
-
-
-def _canonical_order(origins: list[Origin], key: bytes) -> NDArray[np.intp]:
-    """Ascending priority under the reference's own key, ties by identity: no arrival order can steer the test."""
-    priorities = origin_priorities(origins, key)
-    frame_ids = np.array([origin.frame_id for origin in origins])
-    rows = np.array([origin.row for origin in origins])
-    return np.lexsort((rows, frame_ids, priorities))
 
 
 def _layers(statistics: WindowStatistics) -> dict[str, LayerResult]:

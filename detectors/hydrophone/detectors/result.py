@@ -1,12 +1,12 @@
 """What a window test says, in memory, and how it becomes the event `WindowScore`. No arithmetic lives here."""
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from hydrophone.schemas.event import WindowBounds, sha256_of
-from hydrophone.schemas.frame import Origin
+from hydrophone.schemas.origins import Origin
 from hydrophone.schemas.score import (
     Branch,
     Counts,
@@ -72,7 +72,7 @@ class WindowResult:
     permutations: int
     seed: int
     device: str
-    origins: tuple[Origin, ...]
+    origins: Sequence[Origin]
     calibration: Calibration = "permutation"
     effective_rows: int = 0
     rejected_rows: int = 0

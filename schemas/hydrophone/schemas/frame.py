@@ -5,10 +5,9 @@ Windows, sampling and statistics do not live here.
 """
 
 import json
-import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 import numpy as np
@@ -17,20 +16,17 @@ from pydantic_core import from_json
 from safetensors.numpy import save
 
 from hydrophone.schemas.errors import FrameInvalid
-from hydrophone.schemas.names import check_model
+from hydrophone.schemas.names import check_frame_id, check_model
+from hydrophone.schemas.origins import MAX_ROWS, Origin, Origins
 from hydrophone.schemas.safetensors_header import TensorClaim, read_header, with_metadata
 
-__all__ = ["MAX_ROWS", "Frame", "Heartbeat", "Origin", "concat", "decode"]
+__all__ = ["Frame", "Heartbeat", "concat", "decode"]
 
 SCHEMA: Final = "1"
-MAX_ROWS: Final = 65_536
-"""Rows one record or file may hold; the publisher splits far below it, files stay under it."""
 MEASURES: Final = ("variance", "entropy", "mutual_information", "confidence")
 
 _LAYER: Final = "layer."
 _UNCERTAINTY: Final = "uncertainty."
-_FRAME_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE | re.ASCII)
-_ORIGIN_NUMBER: Final = re.compile(r"-1|[0-9]{1,19}", re.ASCII)
 _LISTS: Final = ("sample_ids", "client_ids", "attack", "origins")
 _NULLABLE: Final = ("client_ids", "attack")
 _NUMPY: Final[Mapping[str, np.dtype[Any]]] = {
@@ -39,32 +35,6 @@ _NUMPY: Final[Mapping[str, np.dtype[Any]]] = {
     "BF16": np.dtype("<u2"),
     "I64": np.dtype("<i8"),
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a row was first seen: its identity `(frame_id, row)` and the record that carried it."""
-
-    frame_id: str
-    row: int
-    partition: int = -1
-    offset: int = -1
-
-    def __str__(self) -> str:
-        return f"{self.frame_id}:{self.row}:{self.partition}:{self.offset}"
-
-    @classmethod
-    def parse(cls, text: str) -> "Origin":
-        try:
-            frame_id, *numbers = text.split(":")
-            row, partition, offset = (int(number) for number in numbers if _ORIGIN_NUMBER.fullmatch(number))
-            if not 0 <= row < MAX_ROWS:  # a sampler makes room for this many priorities
-                raise ValueError(row)
-            return cls(_frame_id(frame_id), row, partition, offset)
-        except ValueError:
-            raise FrameInvalid(
-                "bad_origins", f"an origin reads `frame_id:row:partition:offset`; got {text!r:.80}"
-            ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +89,9 @@ class Frame:
         n = len(next(iter(self.layers.values())))
         times = _whole("event_time_ms", self.event_time_ms)
         put(self, "event_time_ms", np.full(n, times) if times.ndim == 0 else times)
-        put(self, "frame_id", _frame_id(self.frame_id) if self.frame_id else str(uuid.uuid4()))
+        put(self, "frame_id", check_frame_id(self.frame_id) if self.frame_id else str(uuid.uuid4()))
+        if self.origins is not None:
+            put(self, "origins", Origins.of(self.origins))
         self._check_rows(n)
 
     def __len__(self) -> int:
@@ -181,34 +153,44 @@ class Frame:
             return self.predicted
         return None if self.output is None else self.output.argmax(axis=1).astype(np.int64)
 
-    def row_origins(self, partition: int = -1, offset: int = -1) -> list[Origin]:
+    def row_origins(self, partition: int = -1, offset: int = -1) -> Origins:
         """The origin of each row; rows not gathered from elsewhere are this frame's own."""
         if self.origins is not None:
-            return list(self.origins)
-        return [Origin(self.frame_id, row, partition, offset) for row in range(len(self))]
+            return Origins.of(self.origins)
+        return Origins.of_frame(self.frame_id, len(self), partition, offset)
 
     def only(self, layers: Iterable[str]) -> "Frame":
-        """The same rows with some layers left out."""
-        return replace(self, layers={name: self.layers[name] for name in layers})
+        """The same rows with some layers left out. At least one layer."""
+        return self._changed(layers={name: self.layers[name] for name in layers})
 
-    def take(
-        self, rows: NDArray[np.integer[Any]] | NDArray[np.bool_], *, origins: Sequence[Origin] | None = None
-    ) -> "Frame":
-        """A copy of some rows, in the order given. `origins` names them; without it each keeps its own."""
-        index = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        own = self.row_origins() if origins is None else None
+    def with_origins(self, origins: Origins | None) -> "Frame":
+        """The same rows, known by other origins; None: by this frame's id and their place in it."""
+        return self._changed(origins=origins)
+
+    def _changed(self, **parts: Any) -> "Frame":
+        """This frame with some valid parts put in place of others. The checks of a frame from outside cost more than
+        what is done with it here, thousands of times a second."""
+        changed = object.__new__(Frame)
+        for name in _FIELDS:
+            object.__setattr__(changed, name, parts[name] if name in parts else getattr(self, name))
+        return changed
+
+    def take(self, rows: NDArray[np.integer[Any]] | NDArray[np.bool_]) -> "Frame":
+        """A copy of some rows, at least one, in the order given; each keeps its origin."""
+        index: NDArray[np.integer[Any]] = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows  # type: ignore[assignment]
+        if not index.size:
+            raise FrameInvalid("bad_row_count", "a frame holds at least one row; got 0")
+        places = index.tolist()
 
         def pick(values: Sequence[Any] | None) -> list[Any] | None:
-            return None if values is None else [values[int(i)] for i in index]
+            return None if values is None else [values[i] for i in places]
 
         def rows_of(array: NDArray[Any] | None) -> NDArray[Any] | None:
             return None if array is None else array[index]
 
-        return Frame(
-            self.model,
-            {name: array[index] for name, array in self.layers.items()},
+        return self._changed(
+            layers={name: array[index] for name, array in self.layers.items()},
             event_time_ms=self.event_time_ms[index],
-            frame_id=self.frame_id,
             sample_ids=pick(self.sample_ids),
             client_ids=pick(self.client_ids),
             output=rows_of(self.output),
@@ -216,7 +198,7 @@ class Frame:
             uncertainty=None if self.uncertainty is None else {k: v[index] for k, v in self.uncertainty.items()},
             label=rows_of(self.label),
             attack=pick(self.attack),
-            origins=pick(own) if origins is None else origins,
+            origins=self.row_origins().take(index),
         )
 
     def finite_rows(self, layers: Iterable[str] | None = None) -> NDArray[np.bool_] | None:
@@ -233,6 +215,9 @@ class Frame:
                 rows = np.isfinite(array).all(axis=1)
                 good = rows if good is None else good & rows
         return None if good is None or bool(good.all()) else good
+
+
+_FIELDS: Final = tuple(part.name for part in fields(Frame))
 
 
 def decode(data: bytes) -> Frame | Heartbeat:
@@ -254,6 +239,8 @@ def concat(frames: Sequence[Frame]) -> Frame:
     if any(frame.model != first.model for frame in frames):
         raise FrameInvalid("mixed_models", f"frames of one model join; got {sorted({f.model for f in frames})}")
     names = [name for name in first.layers if all(name in frame.layers for frame in frames)]
+    if not names:
+        raise FrameInvalid("no_layers", f"frames that join share a layer; the first has {sorted(first.layers)}")
 
     def join(name: str, get: Callable[[Frame], NDArray[Any] | None]) -> NDArray[Any] | None:
         arrays = [array for frame in frames if (array := get(frame)) is not None]
@@ -270,11 +257,9 @@ def concat(frames: Sequence[Frame]) -> Frame:
         ]
 
     measures = [m for m in first.uncertainty or {} if all(m in (frame.uncertainty or {}) for frame in frames)]
-    return Frame(
-        first.model,
-        {name: _joined(f"layer.{name}", [frame.layers[name] for frame in frames]) for name in names},
+    return first._changed(  # noqa: SLF001  # of this module
+        layers={name: _joined(f"layer.{name}", [frame.layers[name] for frame in frames]) for name in names},
         event_time_ms=np.concatenate([frame.event_time_ms for frame in frames]),
-        frame_id=first.frame_id,
         sample_ids=chain(lambda f: f.sample_ids, gap=""),
         client_ids=chain(lambda f: f.client_ids),
         output=join("output", lambda f: f.output),
@@ -282,7 +267,7 @@ def concat(frames: Sequence[Frame]) -> Frame:
         uncertainty={m: np.concatenate([(f.uncertainty or {})[m] for f in frames]) for m in measures} or None,
         label=join("label", lambda f: f.label),
         attack=chain(lambda f: f.attack),
-        origins=[origin for frame in frames for origin in frame.row_origins()],
+        origins=Origins.concat([frame.row_origins() for frame in frames]),
     )
 
 
@@ -304,7 +289,7 @@ def _heartbeat(metadata: Mapping[str, str]) -> Heartbeat:
         event_time_ms = int(np.int64(int(metadata["event_time_ms"])))
     except (KeyError, ValueError, OverflowError):
         raise FrameInvalid("bad_heartbeat", "a heartbeat's metadata needs a 64-bit `event_time_ms`") from None
-    return Heartbeat(check_model(metadata.get("model")), event_time_ms, _frame_id(metadata.get("frame_id", "")))
+    return Heartbeat(check_model(metadata.get("model")), event_time_ms, check_frame_id(metadata.get("frame_id", "")))
 
 
 def _data_frame(data: bytes, metadata: Mapping[str, str], claims: Mapping[str, TensorClaim]) -> Frame:
@@ -369,15 +354,6 @@ def _list(name: str, text: str) -> list[Any]:
 def _are_texts(values: Sequence[Any], *, nullable: bool) -> bool:
     """By the few types that occur, not value by value: this runs for every frame."""
     return all(issubclass(kind, str) or (nullable and kind is type(None)) for kind in set(map(type, values)))
-
-
-def _frame_id(text: str) -> str:
-    """The id in its canonical spelling, so that two spellings cannot pass for two frames."""
-    if _FRAME_ID.fullmatch(text):
-        return text.lower()
-    raise FrameInvalid(
-        "bad_frame_id", f"`frame_id` must be a UUID like 123e4567-e89b-12d3-a456-426614174000; got {text!r:.80}"
-    )
 
 
 def _matrix(name: str, value: ArrayLike) -> NDArray[Any]:

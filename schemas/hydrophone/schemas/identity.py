@@ -1,13 +1,12 @@
 """Which row is which, and where it stands in a keyed random order. Sampling and ordering themselves live elsewhere."""
 
 import hashlib
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hydrophone.schemas.frame import Origin
+from hydrophone.schemas.origins import Origins
 
 __all__ = ["FramePriorities", "origin_priorities"]
 
@@ -43,17 +42,16 @@ class FramePriorities:
         return self._bits.random_raw(rows)  # type: ignore[no-any-return, unused-ignore]
 
 
-def origin_priorities(origins: Sequence[Origin], key: bytes) -> NDArray[np.uint64]:
+def origin_priorities(origins: Origins, key: bytes) -> NDArray[np.uint64]:
     """The priority of each row by its origin, `[len(origins)]`; the same row gives the same number in any gathering."""
     priorities = FramePriorities(key)
-    places: dict[str, list[int]] = {}
-    for place, origin in enumerate(origins):
-        places.setdefault(origin.frame_id, []).append(place)
     found = np.empty(len(origins), np.uint64)
-    for (
-        frame_id,
-        where,
-    ) in places.items():  # one table at a time: a gathering may hold a late row of each of many frames
-        rows = [origins[place].row for place in where]
-        found[where] = priorities(frame_id, max(rows) + 1)[rows]
+    frame_ids, frames = origins.frames()
+    by_frame = np.argsort(frames, kind="stable")
+    starts = np.searchsorted(frames[by_frame], np.arange(1, len(frame_ids)))
+    # One frame's table at a time: a gathering may hold a late row of each of many frames.
+    for frame_id, where in zip(frame_ids.tolist(), np.split(by_frame, starts), strict=True):
+        if where.size:
+            rows = origins.rows[where]
+            found[where] = priorities(frame_id, int(rows.max()) + 1)[rows]
     return found

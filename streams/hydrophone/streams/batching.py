@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hydrophone.schemas.frame import Frame
+from hydrophone.schemas.origins import Origins
 
 __all__ = ["Piece", "join", "layout", "owned", "split"]
 
@@ -69,7 +70,7 @@ def join(frames: Sequence[Frame]) -> Frame:
         or None,
         label=stack(lambda f: f.label),
         attack=chain(lambda f: f.attack),
-        origins=chain(lambda f: f.origins),
+        origins=None if first.origins is None else Origins.concat([frame.row_origins() for frame in frames]),
     )
 
 

@@ -10,7 +10,7 @@ partition in their order, and the sample within a window does not depend on even
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,7 +136,7 @@ def _take_frame(
     state: PartitionState, record: Record, frame: Frame, rules: StreamRules, *, is_new: bool
 ) -> list[Effect]:
     if frame.origins is not None:  # a publisher could claim the rows of another
-        frame = replace(frame, origins=None)
+        frame = frame.with_origins(None)
     times, size = frame.event_time_ms, rules.time.window_ms
     credible = rules.time.latest_credible(record.timestamp_ms)
     parts = _parts(times, credible, size)

@@ -4,37 +4,45 @@ A uniform sample without replacement that depends on the set of rows alone: any 
 merge of two samples gives the same rows (Cohen & Kaplan, "Summarizing data using bottom-k sketches", PODC 2007).
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hydrophone.schemas.frame import Frame, Origin, concat
+from hydrophone.schemas.frame import Frame, concat
+from hydrophone.schemas.origins import Origins
 
 __all__ = ["BottomK"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Chunk:
-    """Kept rows of one record: `frame.take(rows)` unless `rows` is None, when they are the whole frame."""
+    """Kept rows of one record: `rows` of `frame` (None: all), which keeps `alive` bytes in memory."""
 
     priorities: NDArray[np.uint64]
     frame: Frame
     rows: NDArray[np.intp] | None
-    partition: int
-    offset: int
+    alive: int
 
-    def gather(self, keep: NDArray[np.intp]) -> Frame:
+    def only(self, keep: NDArray[np.intp]) -> "_Chunk":
+        """Some of the rows."""
         rows = keep if self.rows is None else self.rows[keep]
-        frame = self.frame
-        origins: Sequence[Origin] = (
-            [frame.origins[i] for i in rows]
-            if frame.origins is not None
-            else [Origin(frame.frame_id, int(row), self.partition, self.offset) for row in rows]
-        )
-        return frame.take(rows, origins=origins)
+        return _Chunk(self.priorities[keep], self.frame, rows, self.alive).trimmed()
+
+    def trimmed(self) -> "_Chunk":
+        """Copied where it holds more than half of its memory in vain: a view keeps a whole record alive."""
+        if self.rows is None:
+            return self
+        needed = _row_bytes(self.frame) * self.rows.size
+        return _Chunk(self.priorities, self.gather(), None, needed) if 2 * needed < self.alive else self
+
+    def gather(self) -> Frame:
+        return self.frame if self.rows is None else self.frame.take(self.rows)
+
+    def origins(self) -> Origins:
+        origins = self.frame.row_origins()
+        return origins if self.rows is None else origins.take(self.rows)
 
 
 class BottomK:
@@ -67,12 +75,8 @@ class BottomK:
             if good.size < priorities.size:
                 priorities = priorities[good]
                 rows = good if rows is None else rows[good]
-        chunk = _Chunk(priorities, frame, rows, partition, offset)
-        # A view keeps the whole record alive: copy where that would waste more than half of it.
-        if rows is not None and 2 * _row_bytes(frame) * rows.size < record_bytes:
-            everything = np.arange(rows.size)
-            chunk = _Chunk(priorities, chunk.gather(everything), None, partition, offset)
-        self._chunks.append(chunk)
+        known = frame.with_origins(frame.row_origins(partition, offset))
+        self._chunks.append(_Chunk(priorities, known, rows, record_bytes).trimmed())
         self._held += priorities.size
         if self._held >= 2 * self._k:
             self._compact()
@@ -83,12 +87,9 @@ class BottomK:
             self._compact()
         if not self._chunks:
             return None
-        rows = concat(_joinable([chunk.gather(np.arange(chunk.priorities.size)) for chunk in self._chunks]))
-        origins = rows.row_origins()
-        identity = [(origin.frame_id, origin.row) for origin in origins]
+        rows = concat(_joinable([chunk.gather() for chunk in self._chunks]))
         priorities = np.concatenate([chunk.priorities for chunk in self._chunks])
-        order = np.array(sorted(range(len(rows)), key=lambda i: (priorities[i], identity[i])), np.intp)
-        return rows.take(order, origins=[origins[i] for i in order])
+        return rows.take(rows.row_origins().identity_order(priorities))
 
     def _compact(self) -> None:
         """Keep the k smallest. Priorities are 64-bit hashes; equal ones at the border are settled by identity."""
@@ -98,11 +99,8 @@ class BottomK:
         for chunk in self._chunks:
             mine = np.flatnonzero(keep[start : start + chunk.priorities.size])
             start += chunk.priorities.size
-            if mine.size == chunk.priorities.size:
-                chunks.append(chunk)
-            elif mine.size:
-                kept = chunk.gather(mine)
-                chunks.append(_Chunk(chunk.priorities[mine], kept, None, chunk.partition, chunk.offset))
+            if mine.size:
+                chunks.append(chunk if mine.size == chunk.priorities.size else chunk.only(mine))
         self._chunks, self._held = chunks, int(keep.sum())
         self._threshold = priorities[keep].max() if self._held >= self._k else None
 
@@ -112,18 +110,10 @@ class BottomK:
         tied = np.flatnonzero(priorities == cut)
         wanted = self._k - int(keep.sum())
         if tied.size > wanted:
-            tied = np.array(sorted(tied.tolist(), key=self._identity)[:wanted], np.intp)
+            origins = Origins.concat([chunk.origins() for chunk in self._chunks])
+            tied = tied[origins.take(tied).identity_order()[:wanted]]
         keep[tied] = True
         return keep
-
-    def _identity(self, place: int) -> tuple[str, int]:
-        for chunk in self._chunks:
-            if place < chunk.priorities.size:
-                row = place if chunk.rows is None else int(chunk.rows[place])
-                origin = chunk.frame.origins[row] if chunk.frame.origins is not None else None
-                return (origin.frame_id, origin.row) if origin else (chunk.frame.frame_id, row)
-            place -= chunk.priorities.size
-        raise AssertionError("a place beyond the rows held")
 
 
 def _joinable(frames: list[Frame]) -> list[Frame]:

@@ -7,7 +7,8 @@ from hydrophone.detectors import Reference, fit_reference
 from hydrophone.schemas import Frame
 from hydrophone.schemas.errors import FrameInvalid
 from hydrophone.schemas.event import WindowBounds
-from hydrophone.schemas.frame import MAX_ROWS, concat
+from hydrophone.schemas.frame import concat
+from hydrophone.schemas.origins import MAX_ROWS
 
 WINDOW = WindowBounds(start_ms=0, end_ms=1000)
 

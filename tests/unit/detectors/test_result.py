@@ -8,7 +8,7 @@ from tests.support.frames import class_frame, frame_id, gaussian_frame
 
 from hydrophone.detectors import WindowResult, fit_reference
 from hydrophone.schemas.event import WindowBounds
-from hydrophone.schemas.frame import Origin
+from hydrophone.schemas.origins import Origin
 from hydrophone.schemas.score import Counts, Evidence, Source, Trace, WindowScore
 
 WINDOW = WindowBounds(start_ms=0, end_ms=60_000)

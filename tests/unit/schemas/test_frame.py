@@ -10,7 +10,8 @@ from safetensors.numpy import load, save
 from tests.support.frames import MODEL, T0, frame_id, gaussian_frame, plain_frame, raw_frame
 
 from hydrophone.schemas.errors import FrameInvalid
-from hydrophone.schemas.frame import MAX_ROWS, Frame, Heartbeat, Origin, concat, decode
+from hydrophone.schemas.frame import Frame, Heartbeat, concat, decode
+from hydrophone.schemas.origins import MAX_ROWS, Origin
 
 ID = frame_id("frame")
 

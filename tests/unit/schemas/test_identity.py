@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from tests.support.frames import frame_id
 
-from hydrophone.schemas.frame import MAX_ROWS, Origin
 from hydrophone.schemas.identity import FramePriorities, origin_priorities
+from hydrophone.schemas.origins import MAX_ROWS, Origin, Origins
 
 KEY = b"a deployment's secret"
 
@@ -35,16 +35,16 @@ def test_priorities_differ_by_key_and_by_frame() -> None:
 
 
 def test_a_row_has_one_priority_in_any_gathering() -> None:
-    origins = [Origin(frame_id(i % 3), i, partition=i, offset=i * 7) for i in range(20)]
+    origins = Origins.of(Origin(frame_id(i % 3), i, partition=i, offset=i * 7) for i in range(20))
     gathered = origin_priorities(origins, KEY)
-    some = [13, 2, 7]
-    np.testing.assert_array_equal(origin_priorities([origins[i] for i in some], KEY), gathered[some])
+    some = np.array([13, 2, 7])
+    np.testing.assert_array_equal(origin_priorities(origins.take(some), KEY), gathered[some])
     for origin, priority in zip(origins, gathered, strict=True):
         assert FramePriorities(KEY)(origin.frame_id, origin.row + 1)[origin.row] == priority
 
 
 def test_late_rows_of_many_frames_are_ranked_without_a_table_of_each() -> None:
-    origins = [Origin(frame_id(i), MAX_ROWS - 1) for i in range(40)]
+    origins = Origins.of(Origin(frame_id(i), MAX_ROWS - 1) for i in range(40))
     assert len(set(origin_priorities(origins, KEY).tolist())) == len(origins)
 
 

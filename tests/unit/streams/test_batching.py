@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hydrophone.schemas import Frame
-from hydrophone.schemas.frame import Origin
+from hydrophone.schemas.origins import Origin
 from hydrophone.streams.batching import join, layout, owned, split
 
 

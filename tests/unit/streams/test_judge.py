@@ -8,7 +8,8 @@ import pytest
 from tests.support.processor import WIDTH, small_reference
 
 from hydrophone.detectors import Reference
-from hydrophone.schemas.frame import Frame, Origin
+from hydrophone.schemas.frame import Frame
+from hydrophone.schemas.origins import Origin
 from hydrophone.schemas.score import Counts
 from hydrophone.streams.catalog import ReferenceCatalog
 from hydrophone.streams.effects import WindowClosed

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from tests.support.frames import frame_id
 
-from hydrophone.schemas.frame import Frame, Heartbeat, Origin
+from hydrophone.schemas.frame import Frame, Heartbeat
 from hydrophone.schemas.identity import FramePriorities
+from hydrophone.schemas.origins import Origin
 from hydrophone.streams.checkpoint import Checkpoint, Pending
 from hydrophone.streams.contract import Contract
 from hydrophone.streams.effects import DeadLettered, Effect, RowsLate, WindowClosed

@@ -14,7 +14,7 @@ from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags
 
 from hydrophone.schemas import Frame, Heartbeat, decode
 from hydrophone.schemas.errors import SettingsError
-from hydrophone.schemas.frame import Origin
+from hydrophone.schemas.origins import Origin
 from hydrophone.streams.kafka.embedded import EmbeddedBroker
 from hydrophone.streams.publisher import CONTENT_TYPE, Publisher
 
