@@ -17,21 +17,27 @@ from hydrophone.streams.topics import ACTIVATIONS
 
 PATIENCE_S: Final = 300.0
 PAGE: Final = 4096
+WARM_UP_RECORDS: Final = 1_500
+"""More than the client fetches ahead (64 MiB), so that what is timed is what the broker sends meanwhile."""
+
 MIB: Final = 1 << 20
 
 
 class Stopwatch:
-    """Records counted after the first batch, so that neither side is charged for finding the broker."""
+    """Records counted after the warm-up, so that neither side is charged for finding the broker."""
 
     def __init__(self) -> None:
         self.started = 0.0
         self.records = 0
+        self._warm = 0
 
     def batch(self, records: int) -> None:
-        if records and not self.started:
-            self.started = time.perf_counter()
-        elif records:
+        if self.started:
             self.records += records
+            return
+        self._warm += records
+        if self._warm >= WARM_UP_RECORDS:
+            self.started = time.perf_counter()
 
     def rate(self, without_s: float = 0.0) -> float:
         return self.records / (time.perf_counter() - self.started - without_s)

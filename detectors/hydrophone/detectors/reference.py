@@ -116,7 +116,7 @@ class Reference:
         rows = rows if finite is None else rows.take(finite)
         # Ascending priority under the reference's own key: no arrival order can steer the test.
         origins = rows.row_origins()
-        order = origins.identity_order(origin_priorities(origins, bytes.fromhex(self.id.sha256)))
+        order = origins.order_by(origin_priorities(origins, bytes.fromhex(self.id.sha256)))
         return self._test(rows.take(order), left_out)
 
     def _test(self, rows: Frame, left_out: int) -> WindowResult:

@@ -74,9 +74,6 @@ class Frame:
     origins: Sequence[Origin] | None = field(kw_only=True, default=None)
 
     def __post_init__(self) -> None:
-        check_model(self.model)
-        if not self.layers:
-            raise FrameInvalid("no_layers", "a frame carries at least one `layer.<name>` tensor; got none")
         put = object.__setattr__
         put(self, "layers", {name: _matrix(f"layer.{name}", value) for name, value in self.layers.items()})
         if self.output is not None:
@@ -86,34 +83,41 @@ class Frame:
         for name in ("predicted", "label"):
             if getattr(self, name) is not None:
                 put(self, name, _whole(name, getattr(self, name)))
-        n = len(next(iter(self.layers.values())))
         times = _whole("event_time_ms", self.event_time_ms)
-        put(self, "event_time_ms", np.full(n, times) if times.ndim == 0 else times)
-        put(self, "frame_id", check_frame_id(self.frame_id) if self.frame_id else str(uuid.uuid4()))
+        rows = next((len(values) for values in self.layers.values()), 0)
+        put(self, "event_time_ms", np.full(rows, times) if times.ndim == 0 else times)
+        if not self.frame_id:
+            put(self, "frame_id", str(uuid.uuid4()))
         if self.origins is not None:
             put(self, "origins", Origins.of(self.origins))
-        self._check_rows(n)
-
-    def __len__(self) -> int:
-        return len(self.event_time_ms)
-
-    def _check_rows(self, n: int) -> None:
-        if n < 1:
-            raise FrameInvalid("bad_row_count", "a frame holds at least one row; got 0")
-        for name, array in self._tensors():
-            dimensions = 2 if name == "output" or name.startswith(_LAYER) else 1
-            if array.ndim != dimensions or array.shape[0] != n or (dimensions == 2 and array.shape[1] == 0):
-                expected = f"[{n}, >=1]" if dimensions == 2 else f"[{n}]"
-                raise FrameInvalid("bad_shape", f"`{name}` must have shape {expected}; got {list(array.shape)}")
-        for name in _LISTS:
-            values = getattr(self, name)
-            if values is not None and len(values) != n:
-                raise FrameInvalid(f"bad_{name}", f"`{name}` must have one entry per row, {n}; got {len(values)}")
         for name in ("sample_ids", *_NULLABLE):
             if not _are_texts(getattr(self, name) or (), nullable=name in _NULLABLE):
                 raise FrameInvalid(
                     f"bad_{name}", f"`{name}` must hold strings{' or None' if name in _NULLABLE else ''}"
                 )
+        self._check()
+
+    def __len__(self) -> int:
+        return len(self.event_time_ms)
+
+    def _check(self) -> None:
+        """Parts of the right types must agree with each other."""
+        check_model(self.model)
+        object.__setattr__(self, "frame_id", check_frame_id(self.frame_id))
+        if not self.layers:
+            raise FrameInvalid("no_layers", "a frame carries at least one `layer.<name>` tensor; got none")
+        n = len(next(iter(self.layers.values())))
+        if n < 1:
+            raise FrameInvalid("bad_row_count", "a frame holds at least one row; got 0")
+        for name, array in self._tensors():
+            shape, is_matrix = array.shape, name == "output" or name.startswith(_LAYER)
+            if len(shape) != 1 + is_matrix or shape[0] != n or shape[-1] == 0:
+                expected = f"[{n}, >=1]" if is_matrix else f"[{n}]"
+                raise FrameInvalid("bad_shape", f"`{name}` must have shape {expected}; got {list(shape)}")
+        for name in _LISTS:
+            values = getattr(self, name)
+            if values is not None and len(values) != n:
+                raise FrameInvalid(f"bad_{name}", f"`{name}` must have one entry per row, {n}; got {len(values)}")
 
     def _tensors(self) -> Iterable[tuple[str, NDArray[Any]]]:
         for name, array in self.layers.items():
@@ -170,10 +174,7 @@ class Frame:
     def _changed(self, **parts: Any) -> "Frame":
         """This frame with some valid parts put in place of others. The checks of a frame from outside cost more than
         what is done with it here, thousands of times a second."""
-        changed = object.__new__(Frame)
-        for name in _FIELDS:
-            object.__setattr__(changed, name, parts[name] if name in parts else getattr(self, name))
-        return changed
+        return _unchecked({name: getattr(self, name) for name in _FIELDS} | parts)
 
     def take(self, rows: NDArray[np.integer[Any]] | NDArray[np.bool_]) -> "Frame":
         """A copy of some rows, at least one, in the order given; each keeps its origin."""
@@ -181,24 +182,25 @@ class Frame:
         if not index.size:
             raise FrameInvalid("bad_row_count", "a frame holds at least one row; got 0")
         places = index.tolist()
-
-        def pick(values: Sequence[Any] | None) -> list[Any] | None:
-            return None if values is None else [values[i] for i in places]
-
-        def rows_of(array: NDArray[Any] | None) -> NDArray[Any] | None:
-            return None if array is None else array[index]
-
+        picked = {
+            name: values if values is None else [values[i] for i in places]
+            for name, values in (
+                ("sample_ids", self.sample_ids),
+                ("client_ids", self.client_ids),
+                ("attack", self.attack),
+            )
+        }
+        rows_of = {
+            name: array if array is None else array[index]
+            for name, array in (("output", self.output), ("predicted", self.predicted), ("label", self.label))
+        }
         return self._changed(
             layers={name: array[index] for name, array in self.layers.items()},
             event_time_ms=self.event_time_ms[index],
-            sample_ids=pick(self.sample_ids),
-            client_ids=pick(self.client_ids),
-            output=rows_of(self.output),
-            predicted=rows_of(self.predicted),
             uncertainty=None if self.uncertainty is None else {k: v[index] for k, v in self.uncertainty.items()},
-            label=rows_of(self.label),
-            attack=pick(self.attack),
             origins=self.row_origins().take(index),
+            **picked,
+            **rows_of,
         )
 
     def finite_rows(self, layers: Iterable[str] | None = None) -> NDArray[np.bool_] | None:
@@ -233,8 +235,11 @@ def decode(data: bytes) -> Frame | Heartbeat:
     return _data_frame(data, metadata, claims)
 
 
-def concat(frames: Sequence[Frame]) -> Frame:
-    """One frame of all rows, in order; keeps what every frame has, and each row's origin. At least one frame."""
+def concat(frames: Sequence[Frame], order: NDArray[np.intp] | None = None) -> Frame:
+    """One frame of all rows, at least one frame; keeps what every frame has, and each row's origin.
+
+    `order`, a permutation, says which of all rows comes first, second, ...; None: as they come.
+    """
     first = frames[0]
     if any(frame.model != first.model for frame in frames):
         raise FrameInvalid("mixed_models", f"frames of one model join; got {sorted({f.model for f in frames})}")
@@ -244,30 +249,28 @@ def concat(frames: Sequence[Frame]) -> Frame:
 
     def join(name: str, get: Callable[[Frame], NDArray[Any] | None]) -> NDArray[Any] | None:
         arrays = [array for frame in frames if (array := get(frame)) is not None]
-        return _joined(name, arrays) if len(arrays) == len(frames) else None
+        return _joined(name, arrays, order) if len(arrays) == len(frames) else None
 
     def chain(get: Callable[[Frame], Sequence[Any] | None], *, gap: Any = None) -> list[Any] | None:
-        columns = [get(frame) for frame in frames]
-        if all(column is None for column in columns):
+        columns = [(get(frame), len(frame)) for frame in frames]
+        if all(values is None for values, _ in columns):
             return None
-        return [
-            value
-            for frame, column in zip(frames, columns, strict=True)
-            for value in (column if column is not None else [gap] * len(frame))
-        ]
+        together = [value for values, n in columns for value in (values if values is not None else [gap] * n)]
+        return together if order is None else [together[i] for i in order.tolist()]
 
     measures = [m for m in first.uncertainty or {} if all(m in (frame.uncertainty or {}) for frame in frames)]
+    origins = Origins.concat([frame.row_origins() for frame in frames])
     return first._changed(  # noqa: SLF001  # of this module
-        layers={name: _joined(f"layer.{name}", [frame.layers[name] for frame in frames]) for name in names},
-        event_time_ms=np.concatenate([frame.event_time_ms for frame in frames]),
+        layers={name: _joined(f"layer.{name}", [frame.layers[name] for frame in frames], order) for name in names},
+        event_time_ms=join("event_time_ms", lambda f: f.event_time_ms),
         sample_ids=chain(lambda f: f.sample_ids, gap=""),
         client_ids=chain(lambda f: f.client_ids),
         output=join("output", lambda f: f.output),
         predicted=join("predicted", lambda f: f.classes()),
-        uncertainty={m: np.concatenate([(f.uncertainty or {})[m] for f in frames]) for m in measures} or None,
+        uncertainty={m: _joined(m, [(f.uncertainty or {})[m] for f in frames], order) for m in measures} or None,
         label=join("label", lambda f: f.label),
         attack=chain(lambda f: f.attack),
-        origins=Origins.concat([frame.row_origins() for frame in frames]),
+        origins=origins if order is None else origins.take(order),
     )
 
 
@@ -277,11 +280,21 @@ def _check_row_limit(rows: int) -> None:
         raise FrameInvalid("bad_row_count", f"a record or file holds at most {MAX_ROWS} rows; got {rows}: split it")
 
 
-def _joined(name: str, arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+def _joined(name: str, arrays: Sequence[NDArray[Any]], order: NDArray[np.intp] | None) -> NDArray[Any]:
+    """All rows in order, copied once."""
     widths = {array.shape[1:] for array in arrays}
     if len(widths) > 1:
         raise FrameInvalid("bad_shape", f"`{name}` must be equally wide in all frames that join; got {sorted(widths)}")
-    return np.concatenate(arrays)
+    if order is None:
+        return np.concatenate(arrays)
+    places = np.empty_like(order)
+    places[order] = np.arange(order.size)
+    joined = np.empty((order.size, *arrays[0].shape[1:]), np.result_type(*{array.dtype for array in arrays}))
+    start = 0
+    for array in arrays:
+        joined[places[start : start + len(array)]] = array
+        start += len(array)
+    return joined
 
 
 def _heartbeat(metadata: Mapping[str, str]) -> Heartbeat:
@@ -318,11 +331,24 @@ def _data_frame(data: bytes, metadata: Mapping[str, str], claims: Mapping[str, T
         raise FrameInvalid("bad_frame_id", "a record's frame carries the `frame_id` its publisher minted; got none")
     lists: dict[str, Any] = {name: _list(name, metadata[name]) for name in _LISTS if name in metadata}
     if "origins" in lists:
-        lists["origins"] = [Origin.parse(text) for text in lists["origins"]]
-    parts: dict[str, Any] = named | lists
-    return Frame(
-        metadata.get("model", ""), layers, frame_id=metadata["frame_id"], uncertainty=uncertainty or None, **parts
+        lists["origins"] = Origins.of(Origin.parse(text) for text in lists["origins"])
+    frame = _unchecked(
+        dict.fromkeys(_FIELDS)
+        | {"model": metadata.get("model", ""), "frame_id": metadata["frame_id"], "layers": layers}
+        | {"uncertainty": uncertainty or None}
+        | named
+        | lists
     )
+    frame._check()  # noqa: SLF001  # of this module, as below
+    return frame
+
+
+def _unchecked(parts: Mapping[str, Any]) -> Frame:
+    """A frame of parts that have the types it keeps them in."""
+    frame = object.__new__(Frame)
+    for name, part in parts.items():
+        object.__setattr__(frame, name, part)
+    return frame
 
 
 def _view(data: bytes, name: str, claim: TensorClaim, dtypes: tuple[str, ...]) -> NDArray[Any]:
@@ -342,7 +368,7 @@ def _floats(data: bytes, name: str, claim: TensorClaim) -> NDArray[Any]:
 
 def _list(name: str, text: str) -> list[Any]:
     try:
-        values = from_json(text)
+        values = from_json(text, cache_strings="none")  # no two are alike
     except ValueError:
         values = None
     nullable = name in _NULLABLE

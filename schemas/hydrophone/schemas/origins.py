@@ -90,9 +90,13 @@ class Origins(Sequence[Origin]):
         frame_ids, inverse = np.unique(np.array([frame_id for frame_id, _, _ in self.records]), return_inverse=True)
         return frame_ids, inverse[self.places]
 
-    def identity_order(self, *before: NDArray[np.uint64]) -> NDArray[np.intp]:
-        """Ascending by the columns given, the first first, then by identity `(frame_id, row)`."""
-        return np.lexsort((self.rows, self.frames()[1], *reversed(before)))
+    def order_by(self, priorities: NDArray[np.uint64]) -> NDArray[np.intp]:
+        """Ascending by priority, `[N]`; ties, which hashes hardly have, by identity `(frame_id, row)`."""
+        order = np.argsort(priorities, kind="stable")
+        ranked = priorities[order]
+        if bool((ranked[1:] == ranked[:-1]).any()):
+            return np.lexsort((self.rows, self.frames()[1], priorities))
+        return order
 
     @overload
     def __getitem__(self, index: int) -> Origin: ...

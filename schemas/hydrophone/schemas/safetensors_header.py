@@ -8,8 +8,7 @@ Source: the safetensors format description (8-byte little-endian header length, 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydantic_core import from_json
 
@@ -30,8 +29,7 @@ ITEM_BYTES: Final = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class TensorClaim:
+class TensorClaim(NamedTuple):
     """One tensor as the header describes it; `start` counts from the first byte of the whole string."""
 
     dtype: str

@@ -137,9 +137,9 @@ def _take_frame(
 ) -> list[Effect]:
     if frame.origins is not None:  # a publisher could claim the rows of another
         frame = frame.with_origins(None)
-    times, size = frame.event_time_ms, rules.time.window_ms
-    credible = rules.time.latest_credible(record.timestamp_ms)
-    parts = _parts(times, credible, size)
+    size = rules.time.window_ms
+    times = _Times.of(frame.event_time_ms, rules.time.latest_credible(record.timestamp_ms))
+    parts = times.parts(size)
     contracts = {start: _contract(state, frame, start, rules) for start in parts}
     frontier = state.watermark_ms
     open_parts = {s: rows for s, rows in parts.items() if frontier is None or s + size > frontier}
@@ -147,7 +147,7 @@ def _take_frame(
         state.accounts.duplicate += is_new
         return []
     late = _late_rows(parts, open_parts, len(frame))
-    tally = _Tally(len(frame), late=len(late))
+    tally = _Tally(len(frame), late=len(late), quarantined=times.in_future(), impossible=times.impossible())
     views: dict[int, _View] = {}
     for start, rows in open_parts.items():
         window = _open(state, frame.model, start, record.offset, contracts[start], rules)
@@ -155,10 +155,9 @@ def _take_frame(
         if known not in views:
             views[known] = _view(frame, window.contract, rules)
         _add(window, record, views[known], rows, tally)
-    _count_impossible(tally, times, credible)
     if is_new:
         tally.book(state, frame.model)
-    latest = _latest(times, credible)
+    latest = times.latest_usable()
     if latest is not None:
         state.watermark_ms = rules.time.after(state.watermark_ms, latest)
     effects: list[Effect] = [RowsLate(record, late)] if late and is_new else []
@@ -200,16 +199,42 @@ Parts = Mapping[int, NDArray[np.intp] | None]
 """Window start to the rows that fall into it; None stands for all rows of the frame."""
 
 
-def _parts(times: NDArray[np.int64], credible: int, size: int) -> Parts:
-    earliest, latest = int(times.min()), int(times.max())
-    start = window_start(earliest, size)
-    if earliest >= 0 and latest <= credible and start == window_start(latest, size):
-        return {start: None}
-    usable = np.flatnonzero((times >= 0) & (times <= credible))
-    starts = times[usable] - times[usable] % size
-    order = np.argsort(starts, kind="stable")
-    found, first = np.unique(starts[order], return_index=True)
-    return dict(zip(found.tolist(), np.split(usable[order], first[1:]), strict=True)) if usable.size else {}
+@dataclass(frozen=True, slots=True)
+class _Times:
+    """When a frame's rows were inferred, and the latest instant that is believed. Nearly always all are usable."""
+
+    values: NDArray[np.int64]
+    earliest: int
+    latest: int
+    credible: int
+
+    @classmethod
+    def of(cls, values: NDArray[np.int64], credible: int) -> "_Times":
+        return cls(values, int(values.min()), int(values.max()), credible)
+
+    def parts(self, size: int) -> Parts:
+        start = window_start(self.earliest, size)
+        if self.earliest >= 0 and self.latest <= self.credible and start == window_start(self.latest, size):
+            return {start: None}
+        usable = np.flatnonzero((self.values >= 0) & (self.values <= self.credible))
+        starts = self.values[usable] - self.values[usable] % size
+        order = np.argsort(starts, kind="stable")
+        found, first = np.unique(starts[order], return_index=True)
+        return dict(zip(found.tolist(), np.split(usable[order], first[1:]), strict=True)) if usable.size else {}
+
+    def in_future(self) -> int:
+        return int((self.values > self.credible).sum()) if self.latest > self.credible else 0
+
+    def impossible(self) -> int:
+        return int((self.values < 0).sum()) if self.earliest < 0 else 0
+
+    def latest_usable(self) -> int | None:
+        """The latest time that moves the watermark; None when every row's is impossible or in the future."""
+        latest = self.latest
+        if latest > self.credible:
+            usable = self.values[self.values <= self.credible]
+            latest = int(usable.max()) if usable.size else -1
+        return latest if latest >= 0 else None
 
 
 def _is_duplicate(state: PartitionState, frame: Frame, parts: Parts) -> bool:
@@ -280,28 +305,12 @@ def _add(window: OpenWindow, record: Record, view: _View, rows: NDArray[np.intp]
         )
 
 
-def _count_impossible(tally: _Tally, times: NDArray[np.int64], credible: int) -> None:
-    if int(times.max()) > credible:
-        tally.quarantined = int((times > credible).sum())
-    if int(times.min()) < 0:
-        tally.impossible = int((times < 0).sum())
-
-
 def _late_rows(parts: Parts, open_parts: Parts, rows: int) -> tuple[int, ...]:
     late: list[int] = []
     for start, members in parts.items():
         if start not in open_parts:
             late.extend(range(rows) if members is None else members.tolist())
     return tuple(sorted(late))
-
-
-def _latest(times: NDArray[np.int64], credible: int) -> int | None:
-    """The latest time that moves the watermark; None when every row's is impossible or in the future."""
-    latest = int(times.max())
-    if latest > credible:
-        usable = times[times <= credible]
-        latest = int(usable.max()) if usable.size else -1
-    return latest if latest >= 0 else None
 
 
 def _close_due(state: PartitionState) -> list[Effect]:

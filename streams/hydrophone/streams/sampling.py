@@ -87,9 +87,9 @@ class BottomK:
             self._compact()
         if not self._chunks:
             return None
-        rows = concat(_joinable([chunk.gather() for chunk in self._chunks]))
         priorities = np.concatenate([chunk.priorities for chunk in self._chunks])
-        return rows.take(rows.row_origins().identity_order(priorities))
+        order = Origins.concat([chunk.origins() for chunk in self._chunks]).order_by(priorities)
+        return concat(_joinable([chunk.gather() for chunk in self._chunks]), order)
 
     def _compact(self) -> None:
         """Keep the k smallest. Priorities are 64-bit hashes; equal ones at the border are settled by identity."""
@@ -111,7 +111,7 @@ class BottomK:
         wanted = self._k - int(keep.sum())
         if tied.size > wanted:
             origins = Origins.concat([chunk.origins() for chunk in self._chunks])
-            tied = tied[origins.take(tied).identity_order()[:wanted]]
+            tied = tied[origins.take(tied).order_by(priorities[tied])[:wanted]]
         keep[tied] = True
         return keep
 
