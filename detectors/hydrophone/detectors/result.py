@@ -24,7 +24,7 @@ from hydrophone.schemas.score import (
 
 __all__ = ["BranchResult", "LayerResult", "SuspectRow", "WindowResult"]
 
-Calibration = Literal["permutation", "stratified"]
+Calibration = Literal["permutation", "stratified", "blocks", "windows"]
 
 LABEL_LIMIT: Final = 500
 """Characters of a label that an event repeats: whoever sends a row must not choose how large a score becomes."""

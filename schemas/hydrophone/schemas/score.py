@@ -9,11 +9,15 @@ from hydrophone.schemas.event import Event, Probability, Sha256, Value, WindowBo
 
 __all__ = [
     "Branch",
+    "Contamination",
     "Counts",
     "Evidence",
     "Joint",
     "LayerScore",
+    "PriorShift",
     "ReferenceId",
+    "Repeated",
+    "Replay",
     "Source",
     "Strata",
     "Suspect",
@@ -86,12 +90,49 @@ class Suspect(Value):
     row: int
     frame_id: uuid.UUID
     score: float
+    p_value: Probability | None = Field(None, description="conformal, of the row alone, against clean rows")
+    is_named: bool = Field(False, description="by Benjamini-Hochberg within a rejecting window")
     sample_id: str | None = None
     client_id: str | None = None
     topic: str | None = None
     partition: int | None = None
     offset: int | None = None
     xy: tuple[float, float] | None = Field(None, description="the reference's fixed two-component projection")
+
+
+class PriorShift(Value):
+    """How the window's mix of predicted classes compares with the reference's. Its own signal: the test does not see
+    it where rows change sides within their class."""
+
+    p_value: Probability
+    statistic: float
+    shares: dict[str, tuple[float, float]] = Field(description="share of each class: in the window, in the reference")
+
+
+class Repeated(Value):
+    """One group of equal or nearly equal rows; the ids are of a few of them."""
+
+    rows: int
+    is_exact: bool
+    sample_ids: tuple[str, ...] = ()
+    client_ids: tuple[str, ...] = ()
+
+
+class Replay(Value):
+    """Rows that repeat another row of the window. They are tested once; `p_value` is of so many repetitions."""
+
+    rows: int = Field(description="rows left out of the test because they repeat another")
+    p_value: Probability
+    groups: tuple[Repeated, ...] = Field(description="largest first")
+
+
+class Contamination(Value):
+    """The share of the window's rows that are not like the reference's, with an interval."""
+
+    fraction: Probability
+    low: Probability
+    high: Probability
+    level: Probability = Field(description="confidence of the interval")
 
 
 class Evidence(Value):
@@ -126,10 +167,17 @@ class WindowScore(Event):
     branch: Branch | None = None
     alpha: Probability
     rejected: bool
-    calibration: Literal["permutation", "stratified"]
+    calibration: Literal["permutation", "stratified", "blocks", "windows"] = Field(description="the null p is from")
     strata: Strata | None = None
     effective_rows: int
     suspects: tuple[Suspect, ...] = ()
+    contamination: Contamination | None = None
+    prior_shift: PriorShift | None = None
+    replay: Replay | None = None
+    detection_rate: Probability | None = Field(
+        None, description="share of re-drawn sub-windows that differ at alpha; the layer-wise method's published metric"
+    )
+    baseline_detection_rate: Probability | None = Field(None, description="the same, of the reference's held-out half")
     permutations: int
     content_sha256: Sha256 = Field(description="over what was tested, not over what came out: equal on every replay")
     evidence: Evidence | None = None
