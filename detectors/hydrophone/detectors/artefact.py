@@ -21,12 +21,24 @@ from hydrophone.detectors.closeness import KEPT_AXES
 from hydrophone.schemas.errors import ReferenceInvalid
 from hydrophone.schemas.event import canonical_json
 
-__all__ = ["ARRAYS", "CLASSES", "MANIFEST", "OUTPUTS", "LayerContract", "Manifest", "ReferenceArtefact", "arrays_bytes"]
+__all__ = [
+    "ARRAYS",
+    "CLASSES",
+    "MANIFEST",
+    "OUTPUTS",
+    "WINDOWS",
+    "LayerContract",
+    "Manifest",
+    "ReferenceArtefact",
+    "WindowCalibration",
+    "arrays_bytes",
+]
 
 MANIFEST: Final = "manifest.json"
 ARRAYS: Final = "arrays.safetensors"
 CLASSES: Final = "classes"
 OUTPUTS: Final = "outputs"
+WINDOWS: Final = "windows.statistics"
 FORMAT: Final = "1"
 FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
 
@@ -50,6 +62,14 @@ class Sizes(_Part):
     excluded_surplus: int = Field(description="rows beyond the largest permuted reference")
 
 
+class WindowCalibration(_Part):
+    """Clean windows to rank a window among."""
+
+    rows: int = Field(ge=2, description="of each window; larger ones are sub-sampled to as many")
+    windows: int = Field(ge=1)
+    base_sha256: str = Field(description="of the reference they were tested against; its permutations are used on")
+
+
 class Manifest(_Part):
     """Everything about a reference but its arrays."""
 
@@ -65,6 +85,7 @@ class Manifest(_Part):
     seed: int
     permutations: int = Field(ge=1)
     alpha: float = Field(gt=0, lt=1)
+    windows: WindowCalibration | None = None
     files: dict[str, str] = Field(description="sha256 of each file")
 
     def text(self) -> str:
@@ -75,6 +96,11 @@ class Manifest(_Part):
     def sha256(self) -> str:
         return hashlib.sha256(self.text().encode()).hexdigest()
 
+    @property
+    def seed_sha256(self) -> str:
+        """What fixes permutations and row order: calibrating a reference must not change its statistics."""
+        return self.sha256 if self.windows is None else self.windows.base_sha256
+
 
 def arrays_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
@@ -83,7 +109,7 @@ def arrays_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 @dataclass(frozen=True, eq=False)
 class ReferenceArtefact:
     """Per layer: `fit.<layer>.mean|scale` `[D]`, `fit.<layer>.axes` `[D, 2]`, `reference.<layer>` `[n, D]` as tapped;
-    `classes` `[n]` where there are strata.
+    `classes` `[n]` where there are strata; `windows.statistics` `[K]` where clean windows were kept.
     """
 
     manifest: Manifest
@@ -134,6 +160,8 @@ def _check_arrays(manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> Non
     shapes: dict[str, tuple[int, ...]] = {CLASSES: (n,)} if manifest.has_predicted else {}
     if manifest.output_classes is not None:
         shapes[OUTPUTS] = (n, manifest.output_classes)
+    if manifest.windows is not None:
+        shapes[WINDOWS] = (manifest.windows.windows,)
     strata = len(manifest.classes) + 1 if manifest.has_predicted else 1
     for name, contract in manifest.layers.items():
         D = contract.dimensions

@@ -108,7 +108,7 @@ class PreparedReference:
         manifest = artefact.manifest
         self.artefact, self.device, self.memory_bytes = artefact, device, memory_bytes
         self.permutations = manifest.permutations
-        self.seed = int.from_bytes(bytes.fromhex(manifest.sha256)[:8], "big")
+        self.seed = int.from_bytes(bytes.fromhex(manifest.seed_sha256)[:8], "big")
         self.strata = Strata(manifest.classes) if manifest.has_predicted else None
         order = self._order()
         self.layers = tuple(self._layer(name, order) for name in sorted(manifest.layers))

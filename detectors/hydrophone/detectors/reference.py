@@ -4,21 +4,30 @@ Order, seed and permutations come from the reference alone, so the same rows giv
 whatever order they arrive (within 2 / (B + 1) across devices).
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from hydrophone.detectors.artefact import Manifest, ReferenceArtefact
+from hydrophone.detectors.artefact import (
+    ARRAYS,
+    WINDOWS,
+    Manifest,
+    ReferenceArtefact,
+    WindowCalibration,
+    arrays_bytes,
+)
+from hydrophone.detectors.calibration import WindowNull, shared_rows
 from hydrophone.detectors.device import device_name, resolve_device
 from hydrophone.detectors.fitting import MAX_REFERENCE_ROWS, fit_artefact
 from hydrophone.detectors.permutation import e_value
 from hydrophone.detectors.prepared import MEMORY_BYTES, PreparedReference
-from hydrophone.detectors.result import BranchResult, LayerResult, SuspectRow, WindowResult
+from hydrophone.detectors.result import BranchResult, Calibration, LayerResult, SuspectRow, WindowResult
 from hydrophone.detectors.strata import exchangeable
 from hydrophone.detectors.window_test import BranchName, WindowRows, WindowStatistics, window_statistics
 from hydrophone.detectors.witness import row_scores
@@ -37,6 +46,16 @@ MIN_EFFECTIVE: Final = 20
 """Window rows that must have reference rows of their class; with fewer, permutations ignore classes and say so."""
 
 TOP_SUSPECTS: Final = 10
+
+
+class _Verdict(NamedTuple):
+    """The joint statistic and what it means under the null that could be used."""
+
+    calibration: Calibration
+    windows: int | None
+    statistic: float
+    p_value: float
+    e_value: float
 
 
 class Reference:
@@ -59,6 +78,26 @@ class Reference:
     def prepared(self) -> PreparedReference:
         """The reference on its device; made once, takes as long as one large window."""
         return PreparedReference(self._artefact, self._device, memory_bytes=self._memory_bytes)
+
+    @cached_property
+    def window_null(self) -> WindowNull | None:
+        """Clean windows to rank among, where the reference was calibrated with some."""
+        kept = self.manifest.windows
+        return None if kept is None else WindowNull(kept.rows, self._artefact.arrays[WINDOWS])
+
+    def calibrate(self, statistics: Sequence[float], *, rows: int, version: str | None = None) -> "Reference":
+        """A new version that ranks windows among clean ones, given their joint statistics against this reference.
+
+        `statistics[k]` is `WindowResult.statistic` of a clean window of which `rows` rows were tested. At least
+        `MIN_WINDOWS` of them, or `ReferenceInvalid` is raised. Permutations stay those of this reference.
+        """
+        null = WindowNull(rows, np.array(statistics, np.float64))
+        arrays = {**self._artefact.arrays, WINDOWS: null.statistics}
+        digest = hashlib.sha256(arrays_bytes(arrays)).hexdigest()
+        kept = WindowCalibration(rows=rows, windows=len(null.statistics), base_sha256=self.manifest.seed_sha256)
+        changes = {"version": version or digest[:12], "windows": kept, "files": {ARRAYS: digest}}
+        artefact = ReferenceArtefact(self.manifest.model_copy(update=changes), arrays)
+        return Reference(artefact, device=str(self._device), memory_bytes=self._memory_bytes)
 
     def save(self, directory: str | Path) -> None:
         """Write a folder of JSON and safetensors. Raises `ReferenceInvalid` if it holds another reference."""
@@ -106,23 +145,46 @@ class Reference:
         parts = [frames] if isinstance(frames, Frame) else list(frames)
         if not parts:
             return self._untested((), "no_rows")
+        rows, left_out = self._usable(parts)
+        if rows is None:
+            return self._untested((), "no_finite_rows", left_out)
+        return self._test(rows, left_out, self.window_null)
+
+    def shared_rows(self, traffic: Frame) -> int:
+        """How many rows of `traffic` are the reference's own: clean windows made of them would look too clean."""
+        kept = {name: self._artefact.arrays[f"reference.{name}"] for name in self.manifest.layers}
+        return shared_rows(traffic, kept)
+
+    def statistic(self, window: Frame, *, rows: int) -> float | None:
+        """The joint statistic of `rows` of a clean window's rows, to calibrate with; None where it cannot be had: too
+        few rows, or too few of classes the reference holds. Raises `FrameInvalid` as `test` does.
+        """
+        found, _ = self._usable([window])
+        if found is None or len(found) < max(rows, MIN_SAMPLES):
+            return None
+        result = self._test(found.take(np.arange(rows)), 0, null=None)
+        return result.statistic if (result.calibration == "stratified") == self.manifest.has_predicted else None
+
+    def _usable(self, parts: Sequence[Frame]) -> tuple[Frame | None, int]:
+        """Finite rows in ascending priority under the reference's own key: no arrival order can steer the test."""
         for frame in parts:
             self.check(frame)
         rows = concat(parts)
         finite = rows.finite_rows(self.manifest.layers)
         left_out = 0 if finite is None else int((~finite).sum())
         if left_out == len(rows):
-            return self._untested((), "no_finite_rows", left_out)
+            return None, left_out
         rows = rows if finite is None else rows.take(finite)
-        # Ascending priority under the reference's own key: no arrival order can steer the test.
         origins = rows.row_origins()
-        order = origins.order_by(origin_priorities(origins, bytes.fromhex(self.id.sha256)))
-        return self._test(rows.take(order), left_out)
+        order = origins.order_by(origin_priorities(origins, bytes.fromhex(self.manifest.seed_sha256)))
+        return rows.take(order), left_out
 
-    def _test(self, rows: Frame, left_out: int) -> WindowResult:
+    def _test(self, rows: Frame, left_out: int, null: WindowNull | None) -> WindowResult:
         origins = rows.row_origins()
         if len(rows) < MIN_SAMPLES:
             return self._untested(origins, "too_few_rows", left_out)
+        if null is not None and len(rows) > null.rows:  # their order is random, so the first are a sample
+            rows, origins = rows.take(np.arange(null.rows)), origins[: null.rows]
         assigned, is_stratified, effective = self._strata(rows)
         layers = {name: rows.layers[name] for name in self.manifest.layers}
         output = rows.output if self.manifest.output_classes is not None else None
@@ -130,6 +192,9 @@ class Reference:
             statistics = window_statistics(self.prepared, WindowRows(layers, assigned, is_stratified, output))
             scores = row_scores(statistics).cpu().numpy()
         carried = statistics.branches[int(statistics.joint.statistics[:, 0].argmax())]
+        verdict = self._verdict(
+            statistics, null if null and null.rows == len(rows) else None, is_stratified=is_stratified
+        )
         return WindowResult(
             self.manifest.model,
             self.id,
@@ -139,11 +204,12 @@ class Reference:
             self.prepared.seed,
             device_name(self._device),
             origins,
-            calibration="stratified" if is_stratified else "permutation",
+            calibration=verdict.calibration,
+            calibration_windows=verdict.windows,
             effective_rows=effective,
-            p_value=statistics.joint.p_value(),
-            statistic=float(statistics.joint.maxima[0]),
-            e_value=e_value(statistics.joint.maxima),
+            p_value=verdict.p_value,
+            statistic=verdict.statistic,
+            e_value=verdict.e_value,
             branch=BranchResult(carried.layer, carried.measure, carried.bandwidth),
             layers=_layers(statistics),
             strata_rows=self._strata_rows(assigned) if is_stratified else None,
@@ -152,8 +218,19 @@ class Reference:
             row_scores=tuple(float(score) for score in scores),
         )
 
+    def _verdict(self, statistics: WindowStatistics, null: WindowNull | None, *, is_stratified: bool) -> _Verdict:
+        joint = statistics.joint
+        statistic = float(joint.maxima[0])
+        if (
+            null is not None and is_stratified == self.manifest.has_predicted
+        ):  # statistics of other splits are not alike
+            ranked = null.p_value(statistic), null.e_value(statistic)
+            return _Verdict("windows", len(null.statistics), statistic, *ranked)
+        calibration: Calibration = "stratified" if is_stratified else "permutation"
+        return _Verdict(calibration, None, statistic, joint.p_value(), e_value(joint.maxima))
+
     def _untested(self, origins: Sequence[Origin], reason: str, left_out: int = 0) -> WindowResult:
-        m, seed = self.manifest, int.from_bytes(bytes.fromhex(self.id.sha256)[:8], "big")
+        m, seed = self.manifest, int.from_bytes(bytes.fromhex(m.seed_sha256)[:8], "big")
         return WindowResult(
             m.model,
             self.id,

@@ -22,7 +22,7 @@ from hydrophone.schemas.score import (
     score_id,
 )
 
-__all__ = ["BranchResult", "LayerResult", "SuspectRow", "WindowResult"]
+__all__ = ["BranchResult", "Calibration", "LayerResult", "SuspectRow", "WindowResult"]
 
 Calibration = Literal["permutation", "stratified", "blocks", "windows"]
 
@@ -74,6 +74,7 @@ class WindowResult:
     device: str
     origins: Sequence[Origin]
     calibration: Calibration = "permutation"
+    calibration_windows: int | None = None
     effective_rows: int = 0
     rejected_rows: int = 0
     reason: str | None = None
@@ -90,6 +91,11 @@ class WindowResult:
     def rejected(self) -> bool:
         """The joint p-value is at most `alpha`. Evidence, not yet an alarm."""
         return self.p_value is not None and self.p_value <= self.alpha
+
+    @property
+    def null_draws(self) -> int:
+        """No p-value is below 1 / (null_draws + 1)."""
+        return self.calibration_windows or self.permutations
 
     def to_score(
         self,
@@ -127,6 +133,7 @@ class WindowResult:
             alpha=self.alpha,
             rejected=self.rejected,
             calibration=self.calibration,
+            calibration_windows=self.calibration_windows,
             strata=None if self.strata_rows is None else Strata(rows=dict(self.strata_rows)),
             effective_rows=self.effective_rows,
             suspects=tuple(_suspect(row, source) for row in self.suspects),

@@ -54,7 +54,8 @@ class Counts(Value):
 
 
 class Joint(Value):
-    """All layers together: `p_value` = (1 + #{null >= observed}) / (B + 1)."""
+    """All layers together: `p_value` = (1 + #{null >= observed}) / (draws + 1). Ranked among K clean windows where
+    `calibration` is `windows`, among B permutations otherwise; the p-values of layers are always from permutations."""
 
     p_value: Probability
     statistic: float
@@ -168,6 +169,7 @@ class WindowScore(Event):
     alpha: Probability
     rejected: bool
     calibration: Literal["permutation", "stratified", "blocks", "windows"] = Field(description="the null p is from")
+    calibration_windows: int | None = Field(None, description="clean windows ranked among, where those are the null")
     strata: Strata | None = None
     effective_rows: int
     suspects: tuple[Suspect, ...] = ()

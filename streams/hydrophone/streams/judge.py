@@ -62,7 +62,7 @@ class Judge:
             return Judgement(self._untested(closed, reference, refusal.reason, trace), None, state)
         score = self._score(closed, result, trace)
         rule = alarm_rule(
-            false_alarms_per_month=self._budget, window_ms=self._window_ms, permutations=result.permutations
+            false_alarms_per_month=self._budget, window_ms=self._window_ms, permutations=result.null_draws
         )
         state, alert = decide(rule, state, score)
         return Judgement(score, alert, state)

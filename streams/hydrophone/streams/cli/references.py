@@ -1,26 +1,39 @@
-"""`hydrophone reference fit | show | announce`."""
+"""`hydrophone reference fit | calibrate | show | announce`."""
 
 import json
+from collections import Counter
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
+import numpy as np
 import typer
 from rich.table import Table
 
 from hydrophone.schemas.errors import ConfigurationError
-from hydrophone.schemas.frame import Frame
+from hydrophone.schemas.frame import Frame, concat
 from hydrophone.schemas.operations import ReferencePointer
+from hydrophone.schemas.score import WindowScore
 from hydrophone.streams import topics
 from hydrophone.streams.cli.console import err, out, progress
 from hydrophone.streams.cli.options import Bootstrap, Device, Json, KafkaProperty, Prefix, kafka_flags
 from hydrophone.streams.clock import now_ms
 from hydrophone.streams.frame_files import frame_paths, read_frames
+from hydrophone.streams.score_files import read_scores
 from hydrophone.streams.settings import load_settings
+
+if TYPE_CHECKING:
+    from hydrophone.detectors import Reference
 
 __all__ = ["register"]
 
-reference = typer.Typer(help="Fit, show and announce references.", no_args_is_help=True, rich_markup_mode=None)
+MOST_SHARED: Final = 0.01
+"""Of the rows to calibrate with: more in common with the reference is no coincidence."""
+
+reference = typer.Typer(
+    help="Fit, calibrate, show and announce references.", no_args_is_help=True, rich_markup_mode=None
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -45,17 +58,7 @@ def fit(
     """Fit a reference from natural validation traffic."""
     from hydrophone.detectors import fit_reference
 
-    paths = frame_paths(frames)
-    read: list[Frame] = []
-    with progress() as bar:
-        task = bar.add_task("reading frames", total=len(paths))
-        for frame in read_frames(paths):
-            if frame.model != model:
-                raise ConfigurationError(
-                    f"`--model` is `{model}`; `{paths[len(read)]}` holds frames of `{frame.model}`"
-                )
-            read.append(frame)
-            bar.advance(task)
+    read = _read(frames, model)
     fitted = fit_reference(
         read,
         permutations=permutations,
@@ -85,6 +88,115 @@ def fit(
 
 
 @reference.command()
+def calibrate(
+    base: Annotated[Path, typer.Option("--reference", help="The reference to add clean windows to.", metavar="DIR")],
+    directory: Annotated[Path, typer.Option("--out", help="Folder for the new version.", metavar="DIR")],
+    frames: Annotated[
+        list[Path] | None, typer.Argument(help="Frames of clean traffic, or folders of them.", metavar="[FRAMES...]")
+    ] = None,
+    scores: Annotated[
+        list[Path] | None,
+        typer.Option("--scores", help="Scores of windows you know to be clean, one JSON a line.", metavar="FILE"),
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(help="Rows of each window.  [default: the most that leaves 199 windows, at most 512]")
+    ] = None,
+    window_ms: Annotated[
+        int | None, typer.Option(help="Cut frames into windows of event time.  [default: runs of successive rows]")
+    ] = None,
+    version: Annotated[str | None, typer.Option(help="A name for this version.  [default: from the content]")] = None,
+    device: Device = None,
+) -> None:
+    """Rank windows among clean ones: holds for rows that depend on each other, and for the one reference you have.
+
+    Give frames of clean traffic that the reference was not fitted on, or --scores of clean windows of this reference.
+    """
+    from hydrophone.detectors import Reference
+
+    if bool(frames) == bool(scores):
+        raise ConfigurationError("give FRAMES of clean traffic or `--scores`, one of the two")
+    loaded = Reference.load(base, device=device or "auto")
+    if scores:
+        size, statistics = _of_scores(read_scores(scores), {loaded.id.sha256, loaded.manifest.seed_sha256}, rows)
+    else:
+        size, statistics = _of_frames(loaded, _read(frames or [], loaded.manifest.model), rows, window_ms)
+    calibrated = loaded.calibrate(statistics, rows=size, version=version)
+    calibrated.save(directory)
+    out.print(
+        f"reference {calibrated.id.version} of {loaded.manifest.model}: windows of {size} rows rank among "
+        f"{len(statistics)} clean ones, in {directory}",
+        markup=False,
+    )
+
+
+def _of_frames(
+    reference: "Reference", frames: list[Frame], rows: int | None, window_ms: int | None
+) -> tuple[int, list[float]]:
+    from hydrophone.detectors.calibration import MIN_WINDOWS, clean_windows
+
+    traffic = _natural(frames)
+    shared = reference.shared_rows(traffic)
+    if shared > MOST_SHARED * len(traffic):
+        raise ConfigurationError(
+            f"{shared} of {len(traffic)} rows are the reference's own: clean windows made of them look too clean and "
+            "every other window would alarm; calibrate with traffic the reference was not fitted on"
+        )
+    size, windows = clean_windows(traffic, rows=rows, window_ms=window_ms)
+    if len(windows) < MIN_WINDOWS:
+        raise ConfigurationError(
+            f"a window is ranked among at least {MIN_WINDOWS} clean ones; {len(traffic)} rows make "
+            f"{len(windows)} of {size} rows: record more clean traffic, or give a smaller `--rows`"
+        )
+    statistics: list[float] = []
+    with progress() as bar:
+        task = bar.add_task("testing clean windows", total=len(windows))
+        for window in windows:
+            statistic = reference.statistic(window, rows=size)
+            if statistic is not None:
+                statistics.append(statistic)
+            bar.advance(task)
+    return size, statistics
+
+
+def _natural(frames: list[Frame]) -> Frame:
+    """All rows not labelled adversarial or noisy."""
+    rows = concat(frames)
+    labels = np.concatenate([np.zeros(len(f), np.int64) if f.label is None else f.label for f in frames])
+    if not (labels == 0).any():
+        raise ConfigurationError(f"clean traffic has rows that are not labelled otherwise; all {len(rows)} are")
+    return rows if not labels.any() else rows.take(labels == 0)
+
+
+def _of_scores(scores: Iterable[WindowScore], known: set[str], rows: int | None) -> tuple[int, list[float]]:
+    """The statistics of tested windows of the commonest size, or of the size asked for."""
+    usable = [
+        (score.counts.tested, score.joint.statistic)
+        for score in scores
+        if score.joint is not None and score.reference is not None and score.reference.sha256 in known
+    ]
+    if not usable:
+        raise ConfigurationError(f"`--scores` holds no tested window of this reference ({min(known)})")
+    size = rows or Counter(tested for tested, _ in usable).most_common(1)[0][0]
+    return size, [statistic for tested, statistic in usable if tested == size]
+
+
+def _read(folders: list[Path], model: str) -> list[Frame]:
+    """Frames of one model, with progress."""
+    paths = frame_paths(folders)
+    read: list[Frame] = []
+    with progress() as bar:
+        task = bar.add_task("reading frames", total=len(paths))
+        for frame in read_frames(paths):
+            if frame.model != model:
+                raise ConfigurationError(
+                    f"the reference is for model `{model}`; `{paths[len(read)]}` holds frames of `{frame.model}`"
+                )
+            read.append(frame)
+            bar.advance(task)
+    return read
+
+
+@reference.command()
 def show(
     directory: Annotated[Path, typer.Argument(help="A reference folder.", metavar="DIR")], as_json: Json = False
 ) -> None:
@@ -102,6 +214,9 @@ def show(
     table.add_row("sha256", loaded.id.sha256)
     table.add_row("rows", f"{manifest.sizes.reference} to test against, {manifest.sizes.fit} fitted on")
     table.add_row("test", f"{manifest.permutations} permutations, alpha {manifest.alpha}")
+    if manifest.windows is not None:
+        kept = manifest.windows
+        table.add_row("calibration", f"windows of {kept.rows} rows rank among {kept.windows} clean ones")
     table.add_row("strata", ", ".join(map(str, manifest.classes)) or "none")
     for name, layer in manifest.layers.items():
         table.add_row(f"layer {name}", f"{layer.dimensions} features, median distance {layer.median_distance:.3g}")
