@@ -230,7 +230,8 @@ class Reference:
         return _Verdict(calibration, None, statistic, joint.p_value(), e_value(joint.maxima))
 
     def _untested(self, origins: Sequence[Origin], reason: str, left_out: int = 0) -> WindowResult:
-        m, seed = self.manifest, int.from_bytes(bytes.fromhex(m.seed_sha256)[:8], "big")
+        m = self.manifest
+        seed = int.from_bytes(bytes.fromhex(m.seed_sha256)[:8], "big")
         return WindowResult(
             m.model,
             self.id,
