@@ -29,6 +29,7 @@ from hydrophone.detectors.permutation import e_value
 from hydrophone.detectors.prepared import MEMORY_BYTES, PreparedReference
 from hydrophone.detectors.result import BranchResult, Calibration, LayerResult, SuspectRow, WindowResult
 from hydrophone.detectors.strata import exchangeable
+from hydrophone.detectors.suspicion import contaminated_share, named_rows
 from hydrophone.detectors.window_test import BranchName, WindowRows, WindowStatistics, window_statistics
 from hydrophone.detectors.witness import row_scores
 from hydrophone.schemas.errors import FrameInvalid
@@ -47,6 +48,9 @@ MIN_EFFECTIVE: Final = 20
 
 TOP_SUSPECTS: Final = 10
 
+MOST_NAMED: Final = 100
+"""Rows that an event names at most: an event must stay small however large the attack."""
+
 
 class _Verdict(NamedTuple):
     """The joint statistic and what it means under the null that could be used."""
@@ -56,6 +60,14 @@ class _Verdict(NamedTuple):
     statistic: float
     p_value: float
     e_value: float
+
+
+class _Suspicion(NamedTuple):
+    """Of each row of a window: its share of the statistic, its own p-value, whether it is named."""
+
+    scores: NDArray[np.float64]
+    p_values: NDArray[np.float64]
+    is_named: NDArray[np.bool_]
 
 
 class Reference:
@@ -190,11 +202,12 @@ class Reference:
         output = rows.output if self.manifest.output_classes is not None else None
         with torch.inference_mode():
             statistics = window_statistics(self.prepared, WindowRows(layers, assigned, is_stratified, output))
-            scores = row_scores(statistics).cpu().numpy()
+            scores, p_rows = row_scores(statistics).cpu().numpy(), statistics.p_values.cpu().numpy()
         carried = statistics.branches[int(statistics.joint.statistics[:, 0].argmax())]
         verdict = self._verdict(
             statistics, null if null and null.rows == len(rows) else None, is_stratified=is_stratified
         )
+        named = named_rows(p_rows) & (verdict.p_value <= self.manifest.alpha)
         return WindowResult(
             self.manifest.model,
             self.id,
@@ -214,8 +227,10 @@ class Reference:
             layers=_layers(statistics),
             strata_rows=self._strata_rows(assigned) if is_stratified else None,
             rejected_rows=left_out,
-            suspects=self._suspects(rows, origins, scores, carried),
-            row_scores=tuple(float(score) for score in scores),
+            suspects=self._suspects(rows, origins, _Suspicion(scores, p_rows, named), carried),
+            contamination=contaminated_share(p_rows, self.prepared.n),
+            row_scores=tuple(scores.tolist()),
+            row_p_values=tuple(p_rows.tolist()),
         )
 
     def _verdict(self, statistics: WindowStatistics, null: WindowNull | None, *, is_stratified: bool) -> _Verdict:
@@ -261,22 +276,26 @@ class Reference:
         return {name: rows for name, rows in zip(strata.names(), strata.counts(assigned), strict=True) if rows}
 
     def _suspects(
-        self, rows: Frame, origins: Sequence[Origin], scores: NDArray[np.float64], carried: BranchName
+        self, rows: Frame, origins: Sequence[Origin], found: _Suspicion, carried: BranchName
     ) -> tuple[SuspectRow, ...]:
+        """The most suspicious rows, and all that are named up to `MOST_NAMED`."""
         # What the output carried is shown where the input is closest: the first layer in name order.
         layer = next((x for x in self.prepared.layers if x.name == carried.layer), self.prepared.layers[0])
-        top = np.argsort(-scores, kind="stable")[:TOP_SUSPECTS]
+        order = np.lexsort((-found.scores, found.p_values, ~found.is_named))
+        top = order[: max(TOP_SUSPECTS, min(int(found.is_named.sum()), MOST_NAMED))]
         places = (layer.scaled(rows.layers[layer.name][top]) @ layer.axes).cpu().numpy()
         return tuple(
             SuspectRow(
                 sample_id=rows.sample_ids[i] if rows.sample_ids is not None else None,
                 client_id=rows.client_ids[i] if rows.client_ids is not None else None,
                 row=origins[i].row,
-                score=float(scores[i]),
+                score=float(found.scores[i]),
+                p_value=float(found.p_values[i]),
+                is_named=bool(found.is_named[i]),
                 origin=origins[i],
                 xy=(float(x), float(y)),
             )
-            for i, (x, y) in zip(top, places, strict=True)
+            for i, (x, y) in zip(top.tolist(), places, strict=True)
         )
 
 

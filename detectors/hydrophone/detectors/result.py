@@ -2,13 +2,15 @@
 
 import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Final, Literal
 
+from hydrophone.detectors.suspicion import Share
 from hydrophone.schemas.event import WindowBounds, sha256_of
 from hydrophone.schemas.origins import Origin
 from hydrophone.schemas.score import (
     Branch,
+    Contamination,
     Counts,
     Evidence,
     Joint,
@@ -58,12 +60,16 @@ class SuspectRow:
     score: float
     origin: Origin
     client_id: str | None = None
+    p_value: float | None = None
+    is_named: bool = False
     xy: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WindowResult:
-    """A window tested against a reference, or why it was not. `row_scores[i]` belongs to `origins[i]`."""
+    """A window tested against a reference, or why it was not. `row_scores[i]` and `row_p_values[i]` belong to
+    `origins[i]`.
+    """
 
     model: str
     reference: ReferenceId
@@ -85,7 +91,9 @@ class WindowResult:
     layers: Mapping[str, LayerResult] = field(default_factory=dict)
     strata_rows: Mapping[str, int] | None = None
     suspects: tuple[SuspectRow, ...] = ()
+    contamination: Share | None = None
     row_scores: tuple[float, ...] = field(default=(), repr=False)
+    row_p_values: tuple[float, ...] = field(default=(), repr=False)
 
     @property
     def rejected(self) -> bool:
@@ -137,6 +145,7 @@ class WindowResult:
             strata=None if self.strata_rows is None else Strata(rows=dict(self.strata_rows)),
             effective_rows=self.effective_rows,
             suspects=tuple(_suspect(row, source) for row in self.suspects),
+            contamination=self.contamination and Contamination(**asdict(self.contamination)),
             permutations=self.permutations,
             content_sha256=self.content_sha256(window=window, seen=counts.seen, k=k),
             evidence=evidence,
@@ -171,6 +180,8 @@ def _suspect(row: SuspectRow, source: Source | None) -> Suspect:
         row=row.row,
         frame_id=uuid.UUID(row.origin.frame_id),
         score=row.score,
+        p_value=row.p_value,
+        is_named=row.is_named,
         sample_id=row.sample_id and row.sample_id[:LABEL_LIMIT],
         client_id=row.client_id and row.client_id[:LABEL_LIMIT],
         topic=source.topic if source and known else None,

@@ -12,7 +12,7 @@ from typing import Final, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -22,11 +22,15 @@ from hydrophone.detectors.outputs import OUTPUT, output_scores
 from hydrophone.detectors.permutation import JointNull, studentise
 from hydrophone.detectors.prepared import Layer, PreparedReference, Stratum
 from hydrophone.detectors.scalars import ScalarStatistics, scalar_statistics
+from hydrophone.detectors.suspicion import row_p_values
 
 __all__ = ["BranchName", "Measure", "WindowRows", "WindowStatistics", "window_statistics"]
 
 DENSITY_STEP: Final = 1 / 256
 """Of one coinciding neighbour: well above the rounding of a sum over ten thousand rows."""
+
+LEAST_WEIGHT: Final = 1e-3
+"""Of a score that found nothing in the window, when its rows are judged one by one."""
 
 MEDIAN_BRANCH: Final = BANDWIDTH_FACTORS.index(1.0)
 
@@ -51,13 +55,15 @@ class BranchName:
 @dataclass(frozen=True)
 class WindowStatistics:
     """`joint.statistics[i]` belongs to `branches[i]`; `mmd2` is per layer; `witness` is per branch and window row, in
-    the order the rows were given: how much of the branch's studentised statistic the row accounts for.
+    the order the rows were given: how much of the branch's studentised statistic the row accounts for. `p_values` are
+    of single rows, in that order too.
     """
 
     branches: tuple[BranchName, ...]
     joint: JointNull
     mmd2: dict[str, float]
     witness: Float[Tensor, "G m"]
+    p_values: Float[Tensor, " m"]
 
 
 @dataclass(frozen=True)
@@ -79,16 +85,17 @@ def window_statistics(prepared: PreparedReference, rows: WindowRows) -> WindowSt
     parts = [window.layer(index) for index in range(len(prepared.layers))]
     U, magnitude = torch.cat([part.U for part in parts]), torch.cat([part.magnitude for part in parts])
     deviation = U.std(1, correction=0).clamp(min=1e-300)
-    scalars = window.scalars(parts)
+    scores = window.scores(parts)
+    scalars = scalar_statistics(scores, window.row_strata(), window.Z)
     contributions = torch.cat([part.witness for part in parts]) * (2.0 / window.m) / deviation[:, None]
     contributions = torch.cat([contributions, scalars.shares[:, prepared.n :]])
-    witness = torch.empty_like(contributions)
-    witness[:, torch.from_numpy(order).to(witness.device)] = contributions
+    as_given = torch.from_numpy(np.argsort(order)).to(contributions.device)
     return WindowStatistics(
         branches=_branches(prepared, is_stratified=rows.is_stratified),
         joint=JointNull(torch.cat([studentise(U, magnitude), scalars.statistics])),
         mmd2={layer.name: float(part.U[MEDIAN_BRANCH, 0]) for layer, part in zip(prepared.layers, parts, strict=True)},
-        witness=witness,
+        witness=contributions[:, as_given],
+        p_values=window.p_values(scores, scalars)[as_given],
     )
 
 
@@ -146,8 +153,8 @@ class _Window:
         U, witness = torch.cat([U, same_U]), torch.cat([witness, same_witness])
         return _LayerPart(U, magnitude.repeat(2), witness, density, closeness)
 
-    def scalars(self, parts: Sequence[_LayerPart]) -> ScalarStatistics:
-        """Density, closeness and the answer's certainty, large where suspicious."""
+    def scores(self, parts: Sequence[_LayerPart]) -> Float[Tensor, "Q N"]:
+        """Density, closeness and the answer's certainty of all rows in the order of branches; large is suspicious."""
         p = self.prepared
         scores = []
         for part, reference in zip(parts, p.closeness, strict=True):
@@ -155,9 +162,19 @@ class _Window:
         if p.output_scores is not None:
             assert self.output is not None, "`Reference.check` lets no frame without it pass"
             scores.append(torch.cat([p.output_scores, output_scores(self.output, p.device)], dim=1))
-        rows = torch.cat([p.row_strata, self.classes])
-        strata = rows if self.stratified else torch.zeros_like(rows)
-        return scalar_statistics(torch.cat([s.double() for s in scores]), strata, self.Z)
+        return torch.cat([s.double() for s in scores])
+
+    def row_strata(self) -> Int[Tensor, " N"]:
+        rows = torch.cat([self.prepared.row_strata, self.classes])
+        return rows if self.stratified else torch.zeros_like(rows)
+
+    def p_values(self, scores: Float[Tensor, "Q N"], scalars: ScalarStatistics) -> Float[Tensor, " m"]:
+        """Of single rows, each score weighted by what it found in the window as a whole. Density is left out: it counts
+        a row's neighbours in the window."""
+        places = torch.arange(len(scores), device=scores.device)
+        own = (places >= len(SCALARS) * len(self.prepared.layers)) | (places % len(SCALARS) != SCALARS.index("density"))
+        weights = scalars.statistics[own, 0].clamp(min=0.0).square() + LEAST_WEIGHT
+        return row_p_values(scores[own], self.row_strata(), self.prepared.n, weights)
 
     def _global(self, index: int, layer: Layer, Y: Float[Tensor, "m d"]) -> tuple[Tensor, Tensor, Tensor]:
         p, (n, m), G = self.prepared, (self.prepared.n, self.m), len(BANDWIDTH_FACTORS)

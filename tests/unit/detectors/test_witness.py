@@ -32,7 +32,7 @@ def test_the_branch_that_found_most_weighs_most() -> None:
     statistics = torch.tensor([[10.0, 0.0], [0.0, 0.0]], dtype=torch.float64)
     branches = (BranchName("a", "mmd_global", 1.0), BranchName("b", "mmd_global", 1.0))
     shares = torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64)
-    scores = row_scores(WindowStatistics(branches, JointNull(statistics), {}, shares))
+    scores = row_scores(WindowStatistics(branches, JointNull(statistics), {}, shares, torch.ones(2)))
     assert float(scores.sum()) == pytest.approx(1.0)
     assert float(scores[0]) > 0.99
 
@@ -40,5 +40,6 @@ def test_the_branch_that_found_most_weighs_most() -> None:
 def test_equal_statistics_weigh_alike() -> None:
     branches = (BranchName("a", "mmd_global", 1.0), BranchName("b", "mmd_global", 1.0))
     shares = torch.tensor([[1.0, 3.0], [3.0, 1.0]], dtype=torch.float64)
-    scores = row_scores(WindowStatistics(branches, JointNull(torch.zeros(2, 4, dtype=torch.float64)), {}, shares))
+    null = JointNull(torch.zeros(2, 4, dtype=torch.float64))
+    scores = row_scores(WindowStatistics(branches, null, {}, shares, torch.ones(2)))
     assert scores.tolist() == [2.0, 2.0]
