@@ -28,7 +28,7 @@ __all__ = ["BranchResult", "Calibration", "LayerResult", "SuspectRow", "WindowRe
 
 Calibration = Literal["permutation", "stratified", "blocks", "windows"]
 
-LABEL_LIMIT: Final = 500
+LABEL_LIMIT: Final = 200
 """Characters of a label that an event repeats: whoever sends a row must not choose how large a score becomes."""
 
 
