@@ -21,6 +21,8 @@ import torch
 from benchmarks import fashion
 from benchmarks.detection_effort import BRIEF, THOROUGH, Effort, percents, rate_detail, seeded
 from benchmarks.detection_level import level_rows, one_reference_rows
+from benchmarks.detection_samples import sample_rows
+from benchmarks.detection_serial import serial_rows
 from benchmarks.detection_table import (
     ALPHA,
     PLAIN_LAYER,
@@ -40,18 +42,15 @@ from benchmarks.harness import RESULTS, Measured, load_goals, run
 from benchmarks.published import Published
 from benchmarks.windows import class_mix, contaminated
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
-from hydrophone.detectors import Reference, fit_reference, mmd_permutation_test
+from hydrophone.detectors import Reference, fit_reference
 from hydrophone.schemas.frame import Frame, concat
 
 NOT_YET: Final[Mapping[str, str]] = {
-    "ar1-windows": "the calibration `windows`",
     "replay-clean-copies": "the replay channel",
     "replay-signal": "the replay channel",
     "sequential-run-length": "the sequential alarm",
     "sequential-delay": "the sequential alarm",
-    "suspects-fdr-excess": "a p-value per row",
     "fused-cost": "a window test with and without score branches",
 }
 """Rows this program has no way to measure, and what the window test would need first."""
@@ -59,7 +58,6 @@ NOT_YET: Final[Mapping[str, str]] = {
 THREADS: Final = 2
 SHIFT_ROWS: Final = 250
 SHIFT_SHARE: Final = 0.5
-AUC_ATTACKS: Final = ("FGSM.12", "PGD.12", "DeepFool", "PGD.03")
 POWER_ROW: Final = re.compile(r"power-(?P<attack>.+)-n(?P<size>\d+)-c(?P<percent>\d+)(?P<net>-net)?")
 
 
@@ -155,58 +153,6 @@ def shift_rows(pools: Pools, reference: Reference, effort: Effort) -> Iterator[M
 
 def _shifted(pool: Frame, classes: NDArray[np.integer], index: int) -> Frame:
     return class_mix(pool, classes, index % fashion.CLASSES, SHIFT_SHARE, SHIFT_ROWS, seeded(4, index))
-
-
-def serial_rows(effort: Effort) -> Iterator[Measured]:
-    """Gaussian rows of 8 features, each remembering .6 of the one before it, as in the design's simulations."""
-    flags = []
-    for index in range(effort.shift_windows):
-        rows = _autoregressive(1_100, 8, 0.6, seeded(5, index))
-        result = mmd_permutation_test(rows[:1_000], rows[1_000:], permutations=199, seed=index, device="cpu")
-        flags.append(result.p_value is not None and result.p_value <= ALPHA)
-    yield Measured("ar1-plain", statistics.fmean(flags), f"{rate_detail(flags)}; synthetic, n=1,000, m=100, D=8")
-
-
-def _autoregressive(rows: int, d: int, memory: float, generator: np.random.Generator) -> NDArray[np.float32]:
-    noise = generator.standard_normal((rows, d)) * np.sqrt(1 - memory**2)
-    values = np.empty((rows, d))
-    values[0] = generator.standard_normal(d)
-    for row in range(1, rows):
-        values[row] = memory * values[row - 1] + noise[row]
-    return values.astype(np.float32)
-
-
-# Who
-
-
-def sample_rows(models: Sequence[Pools], references: Sequence[Reference], effort: Effort) -> Iterator[Measured]:
-    """Clean rows against rows whose attack changed the prediction, within one window; the mean over windows."""
-    by_attack = {
-        name: [
-            auc
-            for pools, reference in zip(models, references, strict=True)
-            for index in range(max(effort.power_windows // 5, 1))
-            if (auc := _window_auc(pools, reference, name, index)) is not None
-        ]
-        for name in AUC_ATTACKS
-        if name in models[0].attacks
-    }
-    means = {name: statistics.fmean(aucs) for name, aucs in by_attack.items()}
-    detail = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-    yield Measured("sample-auc", statistics.fmean(means.values()), f"mean of {detail}; windows of 500, 10 % hostile")
-
-
-def _window_auc(pools: Pools, reference: Reference, name: str, index: int) -> float | None:
-    hostile = pools.attacks[name]
-    result = reference.test(contaminated(pools, hostile, 500, 0.10, seeded(pools.seed, 500, index)))
-    fooled = pools.fooled(name)
-    scored = [
-        (origin.frame_id == hostile.frame_id, score)
-        for origin, score in zip(result.origins, result.row_scores, strict=True)
-        if origin.frame_id != hostile.frame_id or fooled[origin.row]
-    ]
-    is_hostile, scores = zip(*scored, strict=True)
-    return float(roc_auc_score(is_hostile, scores)) if any(is_hostile) else None
 
 
 # The long table

@@ -1,9 +1,9 @@
 """How fast the processor takes records in: against a bare loop that only asks each record for its length.
 
 Both read the same topic of a real Kafka broker, in turn, each in a fresh process that reads the whole topic once and
-counts from the end of a warm-up to the last batch. Frames are 64 rows of 256 float32. The processor does all its work: decode,
-window, sample, test on close, transactions; the time of the tests themselves is taken out of the rate and told beside
-it, because it depends on k and the permutations, not on the records. Run with `python -m benchmarks.ingest`.
+counts from the end of a warm-up to the last batch. Frames are 64 rows of 256 float32. The processor does all its work:
+decode, window, sample, test on close, transactions; the time of the tests themselves is taken out of the rate and told
+beside it, because it depends on k and the permutations, not on the records. Run with `python -m benchmarks.ingest`.
 """
 
 import json
