@@ -4,7 +4,7 @@ Order, seed and permutations come from the reference alone, so the same rows giv
 whatever order they arrive (within 2 / (B + 1) across devices).
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from hydrophone.detectors.artefact import Manifest, ReferenceArtefact
+from hydrophone.detectors.detection_rate import DetectionRates, RatePool, Redraws
 from hydrophone.detectors.device import device_name, resolve_device
 from hydrophone.detectors.fitting import MAX_REFERENCE_ROWS, fit_artefact
 from hydrophone.detectors.permutation import e_value
@@ -60,6 +61,13 @@ class Reference:
         """The reference on its device; made once, takes as long as one large window."""
         return PreparedReference(self._artefact, self._device, memory_bytes=self._memory_bytes)
 
+    @cached_property
+    def _redraws(self) -> Redraws:
+        p = self.prepared
+        pools = {layer.name: RatePool(layer.rows, layer.bandwidths) for layer in p.layers}
+        strata = np.repeat(np.arange(len(p.counts)), p.counts)
+        return Redraws(pools, strata, alpha=self.manifest.alpha, seed=p.seed, memory_bytes=self._memory_bytes)
+
     def save(self, directory: str | Path) -> None:
         """Write a folder of JSON and safetensors. Raises `ReferenceInvalid` if it holds another reference."""
         self._artefact.save(Path(directory))
@@ -98,10 +106,11 @@ class Reference:
                 "the reference matches predicted classes, so each frame needs `predicted` or `output`; got neither",
             )
 
-    def test(self, frames: Frame | Iterable[Frame]) -> WindowResult:
+    def test(self, frames: Frame | Iterable[Frame], *, detection_rate: bool = False) -> WindowResult:
         """Test all finite rows as one window, no sampling. Raises `FrameInvalid` when a layer is missing or misshapen.
 
         A window of fewer than `MIN_SAMPLES` rows is `not_tested`. The order of frames and rows does not matter.
+        `detection_rate` adds the layer-wise method's metric (`detection_rate.py`) and up to half of the time.
         """
         parts = [frames] if isinstance(frames, Frame) else list(frames)
         if not parts:
@@ -117,9 +126,9 @@ class Reference:
         # Ascending priority under the reference's own key: no arrival order can steer the test.
         origins = rows.row_origins()
         order = origins.order_by(origin_priorities(origins, bytes.fromhex(self.id.sha256)))
-        return self._test(rows.take(order), left_out)
+        return self._test(rows.take(order), left_out, detection_rate=detection_rate)
 
-    def _test(self, rows: Frame, left_out: int) -> WindowResult:
+    def _test(self, rows: Frame, left_out: int, *, detection_rate: bool) -> WindowResult:
         origins = rows.row_origins()
         if len(rows) < MIN_SAMPLES:
             return self._untested(origins, "too_few_rows", left_out)
@@ -129,6 +138,7 @@ class Reference:
         with torch.inference_mode():
             statistics = window_statistics(self.prepared, WindowRows(layers, assigned, is_stratified, output))
             scores = row_scores(statistics).cpu().numpy()
+            rates = self._rates(layers, assigned, is_stratified=is_stratified) if detection_rate else None
         carried = statistics.branches[int(statistics.joint.statistics[:, 0].argmax())]
         return WindowResult(
             self.manifest.model,
@@ -145,8 +155,10 @@ class Reference:
             statistic=float(statistics.joint.maxima[0]),
             e_value=e_value(statistics.joint.maxima),
             branch=BranchResult(carried.layer, carried.measure, carried.bandwidth),
-            layers=_layers(statistics),
+            layers=_layers(statistics, rates),
             strata_rows=self._strata_rows(assigned) if is_stratified else None,
+            detection_rate=None if rates is None else rates.joint,
+            baseline_detection_rate=self.manifest.baseline_detection_rate if detection_rate else None,
             rejected_rows=left_out,
             suspects=self._suspects(rows, origins, scores, carried),
             row_scores=tuple(float(score) for score in scores),
@@ -181,6 +193,12 @@ class Reference:
         strata = self.prepared.strata
         assert strata is not None, "strata were in use"
         return {name: rows for name, rows in zip(strata.names(), strata.counts(assigned), strict=True) if rows}
+
+    def _rates(
+        self, layers: Mapping[str, NDArray[np.floating]], assigned: NDArray[np.int64], *, is_stratified: bool
+    ) -> DetectionRates | None:
+        window = {layer.name: layer.scaled(layers[layer.name]) for layer in self.prepared.layers}
+        return self._redraws.rates(window, assigned, is_stratified=is_stratified)
 
     def _suspects(
         self, rows: Frame, origins: Sequence[Origin], scores: NDArray[np.float64], carried: BranchName
@@ -230,9 +248,10 @@ def fit_reference(
     return Reference(artefact, device=device)
 
 
-def _layers(statistics: WindowStatistics) -> dict[str, LayerResult]:
+def _layers(statistics: WindowStatistics, rates: DetectionRates | None) -> dict[str, LayerResult]:
     by_layer: dict[str, list[int]] = {}
     for index, branch in enumerate(statistics.branches):
         by_layer.setdefault(branch.layer, []).append(index)
     groups = {name: statistics.joint.group(indices) for name, indices in by_layer.items()}
-    return {name: LayerResult(statistics.mmd2.get(name), *group) for name, group in groups.items()}
+    rate = {} if rates is None else rates.layers
+    return {name: LayerResult(statistics.mmd2.get(name), *group, rate.get(name)) for name, group in groups.items()}

@@ -40,6 +40,7 @@ class LayerResult:
     statistic: float
     p_value: float
     p_adjusted: float
+    detection_rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ class WindowResult:
     branch: BranchResult | None = None
     layers: Mapping[str, LayerResult] = field(default_factory=dict)
     strata_rows: Mapping[str, int] | None = None
+    detection_rate: float | None = None
+    baseline_detection_rate: float | None = None
     suspects: tuple[SuspectRow, ...] = ()
     row_scores: tuple[float, ...] = field(default=(), repr=False)
 
@@ -119,7 +122,13 @@ class WindowResult:
             reason=self.reason,
             joint=self._joint(),
             layers={
-                name: LayerScore(mmd2=r.mmd2, statistic=r.statistic, p_value=r.p_value, p_adjusted=r.p_adjusted)
+                name: LayerScore(
+                    mmd2=r.mmd2,
+                    statistic=r.statistic,
+                    p_value=r.p_value,
+                    p_adjusted=r.p_adjusted,
+                    detection_rate=r.detection_rate,
+                )
                 for name, r in self.layers.items()
             },
             branch=self.branch
@@ -130,6 +139,8 @@ class WindowResult:
             strata=None if self.strata_rows is None else Strata(rows=dict(self.strata_rows)),
             effective_rows=self.effective_rows,
             suspects=tuple(_suspect(row, source) for row in self.suspects),
+            detection_rate=self.detection_rate,
+            baseline_detection_rate=self.baseline_detection_rate,
             permutations=self.permutations,
             content_sha256=self.content_sha256(window=window, seen=counts.seen, k=k),
             evidence=evidence,

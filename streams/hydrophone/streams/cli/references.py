@@ -102,6 +102,8 @@ def show(
     table.add_row("sha256", loaded.id.sha256)
     table.add_row("rows", f"{manifest.sizes.reference} to test against, {manifest.sizes.fit} fitted on")
     table.add_row("test", f"{manifest.permutations} permutations, alpha {manifest.alpha}")
+    baseline = manifest.baseline_detection_rate
+    table.add_row("baseline", "too few rows" if baseline is None else f"detection rate {baseline:.0%} against itself")
     table.add_row("strata", ", ".join(map(str, manifest.classes)) or "none")
     for name, layer in manifest.layers.items():
         table.add_row(f"layer {name}", f"{layer.dimensions} features, median distance {layer.median_distance:.3g}")
