@@ -136,6 +136,16 @@ def test_a_strong_shift_is_seen_by_nearly_every_redraw_and_by_its_layer_alone() 
     assert result.layers["early"].detection_rate < 0.5
 
 
+def test_a_change_of_class_mix_is_no_difference_to_a_class_matched_reference() -> None:
+    train, window = class_frame(900, 1, shares=(0.6, 0.4)), class_frame(150, 2, shares=(0.2, 0.8))
+    matched = fitted(train).test(window, detection_rate=True)
+    ignored = fitted(plain_frame(train.layers, 1)).test(plain_frame(window.layers, 2), detection_rate=True)
+    assert matched.calibration == "stratified"
+    assert matched.detection_rate is not None
+    assert matched.detection_rate < 0.5
+    assert ignored.detection_rate == 1.0
+
+
 def test_layers_that_do_not_vary_detect_nothing() -> None:
     def frame(n: int, seed: int) -> Frame:
         return plain_frame({"dead": np.full((n, 7), 0.1, np.float32), "live": rows(n, seed)}, seed)
