@@ -118,3 +118,29 @@ def witness(kernel: Array, plays_window: NDArray[np.bool_]) -> Array:
     """For each window row: mean kernel with the other window rows less mean kernel with the reference rows."""
     x, y = np.flatnonzero(~plays_window), np.flatnonzero(plays_window)
     return np.array([kernel[i, y[y != i]].mean() - kernel[i, x].mean() for i in y])
+
+
+def redraw_p_values(
+    layers: Mapping[str, tuple[Array, Array]],
+    signs: NDArray[np.floating],
+    bandwidths: Sequence[float],
+    kept: NDArray[np.bool_] | None,
+) -> tuple[float, dict[str, float]]:
+    """One re-draw: reference rows and window rows in pairs. Each column of signs swaps the pairs where it is -1, and
+    the MMD² of what results (without the kernel of a row and its own partner) is computed from its definition."""
+    nulls = {}
+    for name, (reference, window) in layers.items():
+        x, y = (np.asarray(side if kept is None else side[kept], np.float64) for side in (reference, window))
+        s = len(x)
+        kernel = np.sum([gaussian_kernel(np.concatenate([x, y]), h) for h in bandwidths], axis=0)
+        others = ~np.eye(s, dtype=bool)
+        values = []
+        for column in signs[: len(window)].T if kept is None else signs[: len(window)][kept].T:
+            first = np.where(column > 0, np.arange(s), np.arange(s) + s)
+            second = np.where(column > 0, np.arange(s) + s, np.arange(s))
+            h = kernel[np.ix_(first, first)] + kernel[np.ix_(second, second)] - 2 * kernel[np.ix_(first, second)]
+            values.append(h[others].mean())
+        nulls[name] = studentised(np.array(values))
+    maxima = np.stack(list(nulls.values())).max(0)
+    own = {name: p_value(null[0], null[1:]) for name, null in nulls.items()}
+    return p_value(maxima[0], maxima[1:]), own

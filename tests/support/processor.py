@@ -135,12 +135,14 @@ def environment() -> dict[str, str]:
     return clean | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "COLUMNS": "200"}
 
 
-def small_reference(folder: Path, model: str, *, layers: Sequence[str] = ("fc",), seed: int = 0) -> Path:
-    """A reference of 60 rows and 19 permutations on standard normal layers of `WIDTH`; its folder."""
+def small_reference(
+    folder: Path, model: str, *, layers: Sequence[str] = ("fc",), seed: int = 0, rows: int = 60
+) -> Path:
+    """A reference of `rows` rows and 19 permutations on standard normal layers of `WIDTH`; its folder."""
     rng = np.random.default_rng(seed)
     frame = Frame(
         model,
-        {name: rng.standard_normal((90, WIDTH)).astype(np.float32) for name in layers},
+        {name: rng.standard_normal((rows * 3 // 2, WIDTH)).astype(np.float32) for name in layers},
         event_time_ms=np.array(0),
         frame_id=frame_id(f"reference of {model}"),
     )

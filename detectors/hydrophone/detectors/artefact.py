@@ -86,11 +86,17 @@ class Manifest(_Part):
     permutations: int = Field(ge=1)
     alpha: float = Field(gt=0, lt=1)
     windows: WindowCalibration | None = None
+    baseline_detection_rate: float | None = Field(
+        None, ge=0, le=1, description="share of re-draws of one half of the reference rows that differ from the other"
+    )
     files: dict[str, str] = Field(description="sha256 of each file")
 
     def text(self) -> str:
-        """The bytes that are hashed, so the same manifest always has the same identity."""
-        return canonical_json(self.model_dump(mode="json")) + "\n"
+        """The bytes that are hashed, so the same manifest always has the same identity, if fitted before a field was
+        known too."""
+        values = self.model_dump(mode="json")
+        later = ("baseline_detection_rate",)
+        return canonical_json({k: v for k, v in values.items() if v is not None or k not in later}) + "\n"
 
     @property
     def sha256(self) -> str:

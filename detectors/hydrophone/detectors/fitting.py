@@ -6,7 +6,7 @@ places with a window's: scaling by the permuted rows' own statistics makes the l
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import numpy as np
@@ -24,7 +24,9 @@ from hydrophone.detectors.artefact import (
     arrays_bytes,
 )
 from hydrophone.detectors.closeness import Closeness
-from hydrophone.detectors.kernels import median_distance
+from hydrophone.detectors.detection_rate import RatePool, baseline_rate
+from hydrophone.detectors.kernels import BANDWIDTH_FACTORS, median_distance
+from hydrophone.detectors.prepared import scaled
 from hydrophone.detectors.strata import Strata
 from hydrophone.schemas.errors import FrameInvalid, ReferenceInvalid
 from hydrophone.schemas.frame import Frame, concat
@@ -88,6 +90,7 @@ def fit_artefact(
         seed=seed,
         permutations=permutations,
         alpha=alpha,
+        baseline_detection_rate=_baseline(arrays, contracts, strata, alpha, int(digest[:16], 16)),
         files={ARRAYS: digest},
     )
     return ReferenceArtefact(manifest, arrays)
@@ -149,6 +152,24 @@ def _split(rows: int, fit_share: float, seed: int, most: int) -> tuple[NDArray[n
     order = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, rows]))).permutation(rows)
     cut = min(max(round(rows * fit_share), MIN_ROWS), rows - MIN_ROWS)
     return order[:cut], order[cut : cut + most]
+
+
+def _baseline(
+    arrays: Mapping[str, NDArray[Any]],
+    contracts: Mapping[str, LayerContract],
+    strata: Strata | None,
+    alpha: float,
+    seed: int,
+) -> float | None:
+    """Of the reference rows alone: rows that were fitted on are not exchangeable with any others."""
+    pools: dict[str, RatePool] = {}
+    for name, contract in contracts.items():
+        mean, scale = (torch.from_numpy(arrays[f"fit.{name}.{part}"]) for part in ("mean", "scale"))
+        rows = scaled(torch.from_numpy(arrays[f"reference.{name}"].astype(np.float32)), mean, scale)
+        pools[name] = RatePool(rows, tuple(factor * contract.median_distance for factor in BANDWIDTH_FACTORS))
+    n = len(next(iter(pools.values())).rows)
+    assigned = np.zeros(n, np.int64) if strata is None else strata.assign(arrays[CLASSES])
+    return baseline_rate(pools, assigned, alpha=alpha, seed=seed, is_stratified=strata is not None)
 
 
 def _fit_layer(

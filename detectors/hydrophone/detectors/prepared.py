@@ -24,7 +24,7 @@ from hydrophone.detectors.outputs import output_scores
 from hydrophone.detectors.permutation import splits
 from hydrophone.detectors.strata import Strata
 
-__all__ = ["MEMORY_BYTES", "Layer", "PreparedReference", "ReferenceShare", "Stratum"]
+__all__ = ["MEMORY_BYTES", "Layer", "PreparedReference", "ReferenceShare", "Stratum", "scaled"]
 
 MEMORY_BYTES: Final = 512 * 1024 * 1024
 """Most bytes each of: kept kernel blocks, cached splits and shares, and a window's temporaries. Beyond it the first are
@@ -72,7 +72,7 @@ class Layer:
 
     def scaled(self, values: NDArray[np.floating]) -> Float[Tensor, "m d"]:
         rows = torch.from_numpy(np.ascontiguousarray(values)).to(self.rows.device, torch.float32)
-        return _scaled(rows, self.mean, self.scale)
+        return scaled(rows, self.mean, self.scale)
 
     def kernels(self, X: Float[Tensor, "a d"], Y: Float[Tensor, "b d"]) -> Float[Tensor, "3 a b"]:
         """Centred kernel values at every bandwidth."""
@@ -140,7 +140,7 @@ class PreparedReference:
             torch.from_numpy(np.array(arrays[f"fit.{name}.{part}"])) for part in ("mean", "scale", "axes")
         )
         values = torch.from_numpy(arrays[f"reference.{name}"][order].astype(np.float32))
-        rows = _scaled(values, mean, scale).to(self.device)
+        rows = scaled(values, mean, scale).to(self.device)
         median = self.artefact.manifest.layers[name].median_distance
         bandwidths = tuple(factor * median for factor in BANDWIDTH_FACTORS)
         sample = squared_distances(some := rows[:: -(-len(rows) // CENTRE_ROWS)], some)
@@ -222,5 +222,6 @@ class PreparedReference:
         return self.strata.counts(strata)
 
 
-def _scaled(values: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+def scaled(values: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """Rows in units of the fit rows' scale, cut at `FARTHEST`."""
     return ((values - mean) / scale).clamp_(-FARTHEST, FARTHEST)

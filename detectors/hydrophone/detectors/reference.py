@@ -5,7 +5,7 @@ whatever order they arrive (within 2 / (B + 1) across devices).
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -23,6 +23,7 @@ from hydrophone.detectors.artefact import (
     arrays_bytes,
 )
 from hydrophone.detectors.calibration import WindowNull, shared_rows
+from hydrophone.detectors.detection_rate import DetectionRates, RatePool, Redraws
 from hydrophone.detectors.device import device_name, resolve_device
 from hydrophone.detectors.fitting import MAX_REFERENCE_ROWS, fit_artefact
 from hydrophone.detectors.permutation import e_value
@@ -111,6 +112,13 @@ class Reference:
         artefact = ReferenceArtefact(self.manifest.model_copy(update=changes), arrays)
         return Reference(artefact, device=str(self._device), memory_bytes=self._memory_bytes)
 
+    @cached_property
+    def _redraws(self) -> Redraws:
+        p = self.prepared
+        pools = {layer.name: RatePool(layer.rows, layer.bandwidths) for layer in p.layers}
+        strata = np.repeat(np.arange(len(p.counts)), p.counts)
+        return Redraws(pools, strata, alpha=self.manifest.alpha, seed=p.seed, memory_bytes=self._memory_bytes)
+
     def save(self, directory: str | Path) -> None:
         """Write a folder of JSON and safetensors. Raises `ReferenceInvalid` if it holds another reference."""
         self._artefact.save(Path(directory))
@@ -149,10 +157,11 @@ class Reference:
                 "the reference matches predicted classes, so each frame needs `predicted` or `output`; got neither",
             )
 
-    def test(self, frames: Frame | Iterable[Frame]) -> WindowResult:
+    def test(self, frames: Frame | Iterable[Frame], *, detection_rate: bool = False) -> WindowResult:
         """Test all finite rows as one window, no sampling. Raises `FrameInvalid` when a layer is missing or misshapen.
 
         A window of fewer than `MIN_SAMPLES` rows is `not_tested`. The order of frames and rows does not matter.
+        `detection_rate` adds the layer-wise method's metric (`detection_rate.py`) and up to half of the time.
         """
         parts = [frames] if isinstance(frames, Frame) else list(frames)
         if not parts:
@@ -160,7 +169,7 @@ class Reference:
         rows, left_out = self._usable(parts)
         if rows is None:
             return self._untested((), "no_finite_rows", left_out)
-        return self._test(rows, left_out, self.window_null)
+        return self._test(rows, left_out, self.window_null, detection_rate=detection_rate)
 
     def shared_rows(self, traffic: Frame) -> int:
         """How many rows of `traffic` are the reference's own: clean windows made of them would look too clean."""
@@ -191,7 +200,9 @@ class Reference:
         order = origins.order_by(origin_priorities(origins, bytes.fromhex(self.manifest.seed_sha256)))
         return rows.take(order), left_out
 
-    def _test(self, rows: Frame, left_out: int, null: WindowNull | None) -> WindowResult:
+    def _test(
+        self, rows: Frame, left_out: int, null: WindowNull | None, *, detection_rate: bool = False
+    ) -> WindowResult:
         origins = rows.row_origins()
         if len(rows) < MIN_SAMPLES:
             return self._untested(origins, "too_few_rows", left_out)
@@ -203,6 +214,7 @@ class Reference:
         with torch.inference_mode():
             statistics = window_statistics(self.prepared, WindowRows(layers, assigned, is_stratified, output))
             scores, p_rows = row_scores(statistics).cpu().numpy(), statistics.p_values.cpu().numpy()
+            rates = self._rates(layers, assigned, is_stratified=is_stratified) if detection_rate else None
         carried = statistics.branches[int(statistics.joint.statistics[:, 0].argmax())]
         verdict = self._verdict(
             statistics, null if null and null.rows == len(rows) else None, is_stratified=is_stratified
@@ -224,8 +236,10 @@ class Reference:
             statistic=verdict.statistic,
             e_value=verdict.e_value,
             branch=BranchResult(carried.layer, carried.measure, carried.bandwidth),
-            layers=_layers(statistics),
+            layers=_layers(statistics, rates),
             strata_rows=self._strata_rows(assigned) if is_stratified else None,
+            detection_rate=None if rates is None else rates.joint,
+            baseline_detection_rate=self.manifest.baseline_detection_rate if detection_rate else None,
             rejected_rows=left_out,
             suspects=self._suspects(rows, origins, _Suspicion(scores, p_rows, named), carried),
             contamination=contaminated_share(p_rows, self.prepared.n),
@@ -274,6 +288,12 @@ class Reference:
         strata = self.prepared.strata
         assert strata is not None, "strata were in use"
         return {name: rows for name, rows in zip(strata.names(), strata.counts(assigned), strict=True) if rows}
+
+    def _rates(
+        self, layers: Mapping[str, NDArray[np.floating]], assigned: NDArray[np.int64], *, is_stratified: bool
+    ) -> DetectionRates | None:
+        window = {layer.name: layer.scaled(layers[layer.name]) for layer in self.prepared.layers}
+        return self._redraws.rates(window, assigned, is_stratified=is_stratified)
 
     def _suspects(
         self, rows: Frame, origins: Sequence[Origin], found: _Suspicion, carried: BranchName
@@ -327,9 +347,10 @@ def fit_reference(
     return Reference(artefact, device=device)
 
 
-def _layers(statistics: WindowStatistics) -> dict[str, LayerResult]:
+def _layers(statistics: WindowStatistics, rates: DetectionRates | None) -> dict[str, LayerResult]:
     by_layer: dict[str, list[int]] = {}
     for index, branch in enumerate(statistics.branches):
         by_layer.setdefault(branch.layer, []).append(index)
     groups = {name: statistics.joint.group(indices) for name, indices in by_layer.items()}
-    return {name: LayerResult(statistics.mmd2.get(name), *group) for name, group in groups.items()}
+    rate = {} if rates is None else rates.layers
+    return {name: LayerResult(statistics.mmd2.get(name), *group, rate.get(name)) for name, group in groups.items()}

@@ -42,6 +42,7 @@ class LayerResult:
     statistic: float
     p_value: float
     p_adjusted: float
+    detection_rate: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +91,8 @@ class WindowResult:
     branch: BranchResult | None = None
     layers: Mapping[str, LayerResult] = field(default_factory=dict)
     strata_rows: Mapping[str, int] | None = None
+    detection_rate: float | None = None
+    baseline_detection_rate: float | None = None
     suspects: tuple[SuspectRow, ...] = ()
     contamination: Share | None = None
     row_scores: tuple[float, ...] = field(default=(), repr=False)
@@ -133,7 +136,13 @@ class WindowResult:
             reason=self.reason,
             joint=self._joint(),
             layers={
-                name: LayerScore(mmd2=r.mmd2, statistic=r.statistic, p_value=r.p_value, p_adjusted=r.p_adjusted)
+                name: LayerScore(
+                    mmd2=r.mmd2,
+                    statistic=r.statistic,
+                    p_value=r.p_value,
+                    p_adjusted=r.p_adjusted,
+                    detection_rate=r.detection_rate,
+                )
                 for name, r in self.layers.items()
             },
             branch=self.branch
@@ -146,6 +155,8 @@ class WindowResult:
             effective_rows=self.effective_rows,
             suspects=tuple(_suspect(row, source) for row in self.suspects),
             contamination=self.contamination and Contamination(**asdict(self.contamination)),
+            detection_rate=self.detection_rate,
+            baseline_detection_rate=self.baseline_detection_rate,
             permutations=self.permutations,
             content_sha256=self.content_sha256(window=window, seen=counts.seen, k=k),
             evidence=evidence,

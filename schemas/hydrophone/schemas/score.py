@@ -69,6 +69,7 @@ class LayerScore(Value):
     statistic: float
     p_value: Probability
     p_adjusted: Probability
+    detection_rate: Probability | None = Field(None, description="share of re-draws whose test of this layer rejects")
 
 
 class Branch(Value):

@@ -45,6 +45,7 @@ def build_runtime(settings: Settings) -> Runtime:
         window_ms=settings.window_ms,
         evidence=_evidence(settings, telemetry),
         config_sha256=settings.sha256,
+        detection_rate=settings.detection_rate,
     )
     delivery = _delivery(settings, kafka)
     return Runtime(

@@ -44,10 +44,12 @@ class Judge:
         window_ms: int,
         evidence: EvidenceStore | None,
         config_sha256: str | None = None,
+        detection_rate: bool = False,
     ) -> None:
         self._catalog, self._topic, self._sample = catalog, topic, sample
         self._budget, self._window_ms = false_alarms_per_month, window_ms
         self._evidence, self._config_sha256 = evidence, config_sha256
+        self._detection_rate = detection_rate
 
     def judge(self, closed: WindowClosed, state: ModelState | None, traceparent: str | None) -> Judgement:
         """Never raises for what a window holds: what cannot be tested is said not to be."""
@@ -57,7 +59,7 @@ class Judge:
             reason = "no_reference" if reference is None else "no_rows"
             return Judgement(self._untested(closed, reference, reason, trace), None, state)
         try:
-            result = reference.test(closed.sample)
+            result = reference.test(closed.sample, detection_rate=self._detection_rate)
         except FrameInvalid as refusal:
             return Judgement(self._untested(closed, reference, refusal.reason, trace), None, state)
         score = self._score(closed, result, trace)

@@ -67,6 +67,7 @@ class Settings(BaseSettings):
 
     reference: tuple[Path, ...] = Field((), description="reference folders that are pinned")
     evidence: str | None = Field("hydrophone-evidence", description="where rejecting windows' rows go (any fsspec URI)")
+    detection_rate: bool = Field(False, description="add the layer-wise method's detection rate to every score")
     device: str = Field("auto", description="auto, cpu or cuda[:i]")
 
     metrics_port: int | None = Field(None, ge=0, le=65_535, description="serve Prometheus metrics on loopback")
@@ -139,7 +140,7 @@ class Settings(BaseSettings):
     @property
     def sha256(self) -> str:
         """Names the settings that shape a score, for whoever compares two."""
-        shaping = ("window_ms", "lateness_ms", "future_skew_ms", "k", "false_alarms_per_month")
+        shaping = ("window_ms", "lateness_ms", "future_skew_ms", "k", "false_alarms_per_month", "detection_rate")
         values = self.model_dump(mode="json")
         return sha256_of({name: values[name] for name in shaping} | {"sampling_key_id": self.sampling_key_id})
 

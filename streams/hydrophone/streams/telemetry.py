@@ -34,6 +34,15 @@ class Telemetry:
         self.p_value = meter.create_gauge(
             "hydrophone.window.p_value", "1", "Joint p-value of the last window, by model"
         )
+        self.requests = meter.create_counter(
+            "hydrophone.window.requests", "{request}", "Inference requests (rows) of closed windows, by model"
+        )
+        self.detection_rate = meter.create_gauge(
+            "hydrophone.window.detection_rate", "1", "Share of the last window's re-draws that differ, by model"
+        )
+        self.baseline_detection_rate = meter.create_gauge(
+            "hydrophone.window.baseline_detection_rate", "1", "The same share of the reference against itself, by model"
+        )
         self.transactions = meter.create_counter("hydrophone.transactions", "{transaction}", "Commits, by outcome")
         self.evidence_failures = meter.create_counter(
             "hydrophone.evidence.failures", "{window}", "Windows whose evidence could not be stored"

@@ -22,6 +22,11 @@ def tell(telemetry: Telemetry, judgement: Judgement, *, test_s: float, latency_s
     telemetry.close_latency.record(latency_s)
     if p_value is not None:
         telemetry.p_value.set(p_value, {"model": score.model})
+    telemetry.requests.add(score.counts.seen, {"model": score.model})
+    if score.detection_rate is not None:
+        telemetry.detection_rate.set(score.detection_rate, {"model": score.model})
+    if score.baseline_detection_rate is not None:
+        telemetry.baseline_detection_rate.set(score.baseline_detection_rate, {"model": score.model})
     if alert is not None:
         telemetry.alerts.add(1, {"model": score.model, "severity": alert.severity})
     log.info(
@@ -34,6 +39,7 @@ def tell(telemetry: Telemetry, judgement: Judgement, *, test_s: float, latency_s
             "reason": score.reason,
             "p_value": p_value,
             "rejected": score.rejected,
+            "detection_rate": score.detection_rate,
             "alert": str(alert.id) if alert else None,
             **score.counts.model_dump(),
             "partition": score.source.partition if score.source else None,

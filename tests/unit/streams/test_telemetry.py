@@ -37,6 +37,9 @@ EXPECTED = {
     "hydrophone.test.duration",
     "hydrophone.window.close_latency",
     "hydrophone.window.p_value",
+    "hydrophone.window.requests",
+    "hydrophone.window.detection_rate",
+    "hydrophone.window.baseline_detection_rate",
     "hydrophone.transactions",
     "hydrophone.evidence.failures",
     "hydrophone.processing.lag",
@@ -96,7 +99,7 @@ def _run(bootstrap: str, folder: Path, reader: InMemoryMetricReader) -> MetricsD
     runtime = build_runtime(
         load_settings(
             bootstrap=bootstrap,
-            reference=(small_reference(folder, MODEL),),
+            reference=(small_reference(folder, MODEL, rows=400),),
             guarantee="at-least-once",
             window_ms=1_000,
             lateness_ms=800,
@@ -105,6 +108,7 @@ def _run(bootstrap: str, folder: Path, reader: InMemoryMetricReader) -> MetricsD
             idle_ms=3_600_000,
             false_alarms_per_month=500_000,
             evidence=str(in_the_way),
+            detection_rate=True,
             device="cpu",
         )
     )
@@ -166,6 +170,14 @@ def test_windows_alerts_and_failures_are_counted(watch: Watch) -> None:
     assert watch.scores[-1].joint is not None
     assert points(watch, "hydrophone.window.p_value") == {"m": watch.scores[-1].joint.p_value}
     assert points(watch, "hydrophone.processing.lag") == {"0": 0}
+
+
+def test_the_published_metrics_are_told_of_the_last_window(watch: Watch) -> None:
+    last = watch.scores[-1]
+    assert points(watch, "hydrophone.window.requests") == {"m": sum(score.counts.seen for score in watch.scores)}
+    assert last.detection_rate is not None
+    assert points(watch, "hydrophone.window.detection_rate") == {"m": last.detection_rate}
+    assert points(watch, "hydrophone.window.baseline_detection_rate") == {"m": last.baseline_detection_rate}
 
 
 def test_each_window_has_one_span_linked_to_its_producers(watch: Watch) -> None:

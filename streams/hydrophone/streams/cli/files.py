@@ -31,6 +31,9 @@ def register(app: typer.Typer) -> None:
 def score(
     frames: Annotated[list[Path], typer.Argument(help="Frame files, or folders of them.", metavar="FRAMES...")],
     reference: Annotated[Path, typer.Option(help="The reference folder to test against.", metavar="DIR")],
+    detection_rate: Annotated[
+        bool, typer.Option("--detection-rate", help="Add the share of 100 re-draws that differ, per layer and joint.")
+    ] = False,
     device: Device = None,
     as_json: Json = False,
 ) -> int:
@@ -46,7 +49,7 @@ def score(
             read.append(frame)
             bar.advance(task)
         bar.add_task("testing", total=None)
-        result = loaded.test(read)
+        result = loaded.test(read, detection_rate=detection_rate)
     times = [int(t) for frame in read for t in (frame.event_time_ms.min(), frame.event_time_ms.max())]
     event = result.to_score(window=WindowBounds(start_ms=min(times), end_ms=max(times) + 1))
     if as_json:
@@ -63,12 +66,17 @@ def show_score(event: WindowScore) -> None:
         return
     verdict = "DIFFERENT from the reference" if event.rejected else "no difference found"
     out.print(f"{event.model}: {event.counts.tested} rows, {verdict}, p = {event.joint.p_value:.4g}", markup=False)
-    table = Table("layer", "MMD²", "statistic", "p", "p adjusted")
+    has_rate = event.detection_rate is not None
+    table = Table("layer", "MMD²", "statistic", "p", "p adjusted", *(["detection rate"] if has_rate else []))
     for name, layer in event.layers.items():
-        table.add_row(
-            name, f"{layer.mmd2:.3g}", f"{layer.statistic:.2f}", f"{layer.p_value:.4g}", f"{layer.p_adjusted:.4g}"
-        )
+        cells = [f"{layer.statistic:.2f}", f"{layer.p_value:.4g}", f"{layer.p_adjusted:.4g}"]
+        rate = [] if not has_rate else ["" if layer.detection_rate is None else f"{layer.detection_rate:.0%}"]
+        table.add_row(name, "" if layer.mmd2 is None else f"{layer.mmd2:.3g}", *cells, *rate)
     out.print(table)
+    if event.detection_rate is not None:
+        baseline = event.baseline_detection_rate
+        beside = "" if baseline is None else f" (the reference against itself: {baseline:.0%})"
+        out.print(f"detection rate {event.detection_rate:.0%}{beside}", markup=False)
     if event.rejected:
         out.print("most suspicious rows:", markup=False)
         for suspect in event.suspects:

@@ -58,6 +58,10 @@ def process(
     evidence: Annotated[str | None, typer.Option(help="Where rejecting windows' rows go.", metavar="URI")] = None,
     metrics_port: Annotated[int | None, typer.Option(help="Serve Prometheus metrics on loopback.")] = None,
     otlp_endpoint: Annotated[str | None, typer.Option(help="Send traces and metrics there (OTLP/HTTP).")] = None,
+    detection_rate: Annotated[
+        bool | None,
+        typer.Option("--detection-rate", help="Add the layer-wise method's detection rate to every score."),
+    ] = None,
     device: Device = None,
     prefix: Prefix = None,
     kafka: KafkaProperty = None,
@@ -79,6 +83,7 @@ def process(
         evidence=evidence,
         metrics_port=metrics_port,
         otlp_endpoint=otlp_endpoint,
+        detection_rate=detection_rate,
         device=device,
         topic_prefix=prefix,
         **kafka_flags(kafka),

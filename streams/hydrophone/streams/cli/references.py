@@ -217,6 +217,8 @@ def show(
     if manifest.windows is not None:
         kept = manifest.windows
         table.add_row("calibration", f"windows of {kept.rows} rows rank among {kept.windows} clean ones")
+    baseline = manifest.baseline_detection_rate
+    table.add_row("baseline", "too few rows" if baseline is None else f"detection rate {baseline:.0%} against itself")
     table.add_row("strata", ", ".join(map(str, manifest.classes)) or "none")
     for name, layer in manifest.layers.items():
         table.add_row(f"layer {name}", f"{layer.dimensions} features, median distance {layer.median_distance:.3g}")
