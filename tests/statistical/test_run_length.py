@@ -12,7 +12,7 @@ from scipy import stats
 from tests.support.frames import plain_frame
 
 from hydrophone.detectors import Reference, fit_reference
-from hydrophone.detectors.sequential import NO_EVIDENCE, UNLUCKY, accumulate, evidence, shared_variance
+from hydrophone.detectors.sequential import NO_EVIDENCE, UNLUCKY, accumulate, evidence_over_time, shared_variance
 
 pytestmark = [pytest.mark.statistical, pytest.mark.slow]
 
@@ -26,7 +26,7 @@ def run_length(p_values: Iterable[float], *, shared: float) -> int:
     M, windows = NO_EVIDENCE, 0
     for p_value in p_values:
         M, windows = accumulate(M, p_value, shared=shared), windows + 1
-        if evidence(M) >= ASKED:
+        if evidence_over_time(M) >= ASKED:
             break
     return windows
 

@@ -12,7 +12,7 @@ import math
 from statistics import NormalDist, fmean
 from typing import Final, Literal
 
-__all__ = ["NO_EVIDENCE", "SHIFTS", "accumulate", "evidence", "shared_variance"]
+__all__ = ["NO_EVIDENCE", "SHIFTS", "accumulate", "evidence_over_time", "shared_variance"]
 
 SHIFTS: Final = (0.5, 1.0, 2.0, 3.0)
 """Shifts of a window's normal score that are listened for, from a faint leak to a plain attack."""
@@ -59,7 +59,7 @@ def accumulate(past: tuple[float, ...], p_value: float, *, shared: float) -> tup
     return tuple(min((M + 1) * math.exp(d * z - d * d / 2), LARGEST) for M, d in zip(past, SHIFTS, strict=True))
 
 
-def evidence(M: tuple[float, ...]) -> float:
+def evidence_over_time(M: tuple[float, ...]) -> float:
     """What is compared with the threshold: the mean over shifts, an e-detector like each of them."""
     return fmean(M) if M else 0.0
 

@@ -2,7 +2,7 @@
 
 from typing import Final, Literal
 
-from hydrophone.detectors.sequential import NO_EVIDENCE, accumulate, evidence
+from hydrophone.detectors.sequential import NO_EVIDENCE, accumulate, evidence_over_time
 from hydrophone.schemas.alert import Alert, FiredRule, alert_id
 from hydrophone.schemas.operations import ModelState
 from hydrophone.schemas.score import WindowScore
@@ -76,7 +76,7 @@ def _fired(rules: AlarmRules, memory: ModelState, score: WindowScore) -> tuple[F
                 false_alarms_per_month=rule.false_alarms_per_month,
             )
         )
-    value = evidence(memory.sequential)
+    value = evidence_over_time(memory.sequential)
     if score.joint is not None and rules.sequential.fires(value):
         fired.append(
             FiredRule(

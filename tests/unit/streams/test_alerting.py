@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.support.events import SCORE
 
-from hydrophone.detectors.sequential import NO_EVIDENCE, accumulate, evidence
+from hydrophone.detectors.sequential import NO_EVIDENCE, accumulate, evidence_over_time
 from hydrophone.schemas.alert import Alert
 from hydrophone.schemas.event import WindowBounds
 from hydrophone.schemas.operations import ModelState
@@ -143,7 +143,7 @@ def test_sequential_rule_rings_once_evidence_has_gathered_and_begins_again() -> 
     assert len(gaps) == 1, "after each ring it starts from nothing"
     assert gaps.pop() > 2
     assert state is not None
-    assert 0 <= evidence(state.sequential) < SOON.sequential.threshold
+    assert 0 <= evidence_over_time(state.sequential) < SOON.sequential.threshold
 
 
 def test_sequential_alert_says_how_much_evidence_there_was_and_how_much_it_took() -> None:
@@ -154,15 +154,15 @@ def test_sequential_alert_says_how_much_evidence_there_was_and_how_much_it_took(
     for _ in range(alerts[0].window.end_ms):
         M = accumulate(M, 0.02, shared=0.03)
     assert (rule.name, rule.threshold, rule.k, rule.level) == ("sequential", 20.0, None, None)
-    assert rule.value == pytest.approx(evidence(M))
-    assert alerts[0].confidence == pytest.approx(1 - 1 / evidence(M))
+    assert rule.value == pytest.approx(evidence_over_time(M))
+    assert alerts[0].confidence == pytest.approx(1 - 1 / evidence_over_time(M))
 
 
 def test_clean_windows_hardly_move_it() -> None:
     rang, state = ends([0.9, 0.4, 0.6, 0.3] * 50, SOON)
     assert rang == []
     assert state is not None
-    assert evidence(state.sequential) < 5
+    assert evidence_over_time(state.sequential) < 5
 
 
 def test_replay_rings_where_the_window_itself_is_as_usual() -> None:
@@ -236,7 +236,10 @@ def test_evidence_in_the_state_is_always_finite_and_below_the_threshold(
 ) -> None:
     rules = AlarmRules(1.0, IMMEDIATE, SequentialRule(threshold, 0.4), ReplayRule(0.001, 0.1))
     _, state = ends(list(p_values), rules)
-    assert state is None or evidence(ModelState.model_validate_json(state.model_dump_json()).sequential) < threshold
+    assert (
+        state is None
+        or evidence_over_time(ModelState.model_validate_json(state.model_dump_json()).sequential) < threshold
+    )
 
 
 def test_state_of_a_processor_without_evidence_over_time_still_reads() -> None:
