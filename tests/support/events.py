@@ -110,7 +110,13 @@ OPERATIONAL: Final[OperationalEvent] = operational_event(
 POINTER: Final = ReferencePointer(
     model=MODEL, version="2024-01", uri="s3://references/2024-01", sha256="a" * 64, effective_from_ms=T0
 )
-STATE: Final = ModelState(model=MODEL, reference_sha256="a" * 64, last_end_ms=T0, recent_p_values=(0.5, 0.25))
+STATE: Final = ModelState(
+    model=MODEL,
+    reference_sha256="a" * 64,
+    last_end_ms=T0,
+    recent_p_values=(0.5, 0.25),
+    sequential=(1.5, 0.25, 0.5, 0.125),
+)
 
 
 def window_score(*, start_ms: int, p_value: float | None, reference: str = "a" * 64) -> WindowScore:

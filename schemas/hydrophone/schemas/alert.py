@@ -4,28 +4,42 @@ A score says *different*; an alert says *suspected*. Which rules ring is decided
 """
 
 import uuid
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from hydrophone.schemas.event import Event, Probability, WindowBounds, event_id
 from hydrophone.schemas.event import Value as _Value
-from hydrophone.schemas.score import Branch, Evidence, LayerScore, Suspect
+from hydrophone.schemas.score import Branch, Evidence, LayerScore, Replay, Suspect
 
 __all__ = ["Alert", "FiredRule", "alert_id"]
 
 
 class FiredRule(_Value):
-    """One rule that fired: at least `k` of the model's last `n` windows had a p-value at most `level`."""
+    """One rule that fired, with its numbers.
 
-    name: Literal["immediate"]
-    k: int = Field(ge=1)
-    n: int = Field(ge=1)
-    level: Probability
-    p_values: tuple[float, ...] = Field(description="of the last n windows, this one last")
+    `immediate`: at least `k` of the model's last `n` windows had a p-value at most `level`. `replay`: the same, of the
+    window's repeated rows. `sequential`: evidence over all windows since it last fired, `value`, reached `threshold`.
+    """
+
+    name: Literal["immediate", "sequential", "replay"]
+    k: int | None = Field(None, ge=1)
+    n: int | None = Field(None, ge=1)
+    level: Probability | None = None
+    p_values: tuple[float, ...] = Field((), description="of the last n windows, this one last")
+    value: float | None = Field(None, gt=0, description="Shiryaev-Roberts e-detector, arXiv 2203.03532")
+    threshold: float | None = Field(None, gt=0, description="mean run length of clean windows, at least")
     false_alarms_per_month: float = Field(
         description="what the rule costs on clean traffic; at most its share of budget"
     )
+
+    @model_validator(mode="after")
+    def _has_its_numbers(self) -> Self:
+        wanted = ("value", "threshold") if self.name == "sequential" else ("k", "n", "level", "p_values")
+        missing = [name for name in wanted if getattr(self, name) in {None, ()}]
+        if missing:
+            raise ValueError(f"a rule `{self.name}` must say {', '.join(wanted)}; got no {', '.join(missing)}")
+        return self
 
 
 class Alert(Event):
@@ -40,12 +54,13 @@ class Alert(Event):
     severity: Literal["low", "medium", "high", "critical"]
     confidence: Probability
     title: str
-    p_value: Probability
-    statistic: float
+    p_value: Probability | None = Field(description="of the joint test; null where the window could not be tested")
+    statistic: float | None
     rows_seen: int
     branch: Branch | None
     layers: dict[str, LayerScore]
     suspects: tuple[Suspect, ...]
+    replay: Replay | None = Field(None, description="the window's repeated rows, where they were looked for")
     atlas_techniques: tuple[str, ...] = Field(description="MITRE ATLAS technique ids this evidence is consistent with")
     recommended_action: str
     evidence: Evidence | None

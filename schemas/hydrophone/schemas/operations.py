@@ -1,6 +1,6 @@
 """Events about running: dead letters, operational facts, reference announcements, what outlives a window."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -60,6 +60,9 @@ class ModelState(Value):
     reference_sha256: Sha256
     last_end_ms: int
     recent_p_values: tuple[float, ...] = Field((), description="of the last tested windows, oldest first")
+    sequential: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] = Field(
+        (), description="evidence over time, one number for each shift listened for; 0 after it rang"
+    )
 
 
 def operational_event(

@@ -1,137 +1,151 @@
-"""When a window rings: one budget of false alarms a month, turned into a rule on p-values. Pure; no topic lives here.
+"""When a window rings: what its model remembers, which rules fire, the alert. Pure; rules are made in `budget.py`."""
 
-A single window can only be rare to 1 / (B + 1). Where the budget asks for rarer, several windows must agree: the rule
-rings when this window and at least k − 1 of the n − 1 before it have p <= level. On clean, exchangeable windows
-
-    P(ring) <= level · P(Bin(n − 1, level) >= k − 1),
-
-and the rule found is the first (k, n), and the largest level on the grid 1/(B+1), 2/(B+1), ..., that stays within it.
-"""
-
-import math
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final, Literal
 
-from scipy.stats import binom
-
+from hydrophone.detectors.sequential import NO_EVIDENCE, accumulate, evidence_over_time
 from hydrophone.schemas.alert import Alert, FiredRule, alert_id
 from hydrophone.schemas.operations import ModelState
 from hydrophone.schemas.score import WindowScore
+from hydrophone.streams.budget import AlarmRules
 
-__all__ = ["MONTH_MS", "AlarmRule", "alarm_rule", "decide"]
+__all__ = ["decide"]
 
-MONTH_MS: Final = 30 * 24 * 3_600_000
-ATLAS_TECHNIQUES: Final = ("AML.T0015", "AML.T0043")
+Severity = Literal["low", "medium", "high", "critical"]
+
+EVASION: Final = ("AML.T0015", "AML.T0043")
 """MITRE ATLAS: Evade AI Model; Craft Adversarial Data."""
 
-SHAPES: Final = ((1, 1), (2, 3), (2, 2), (3, 5), (3, 4), (3, 3), (4, 6), (4, 4), (5, 5))
-"""(k, n) tried in this order: fewest agreeing windows first, then the wider choice among them."""
+REPETITION: Final = ("AML.T0040", "AML.T0043.001")
+"""MITRE ATLAS: AI Model Inference API Access; Craft Adversarial Data: Black-Box Optimization, which asks often."""
+
+LOOK_AT_SUSPECTS: Final = (
+    "Look at the suspects' requests and clients first; if they do not look like your users, challenge or "
+    "throttle those clients and keep the evidence. If they do, traffic has changed: refit the reference."
+)
+LOOK_AT_REPETITION: Final = (
+    "Look at who sent the repeated rows. A retry loop or a batch job repeats innocently: mend it. Otherwise throttle "
+    "those clients: repeating an input, or nearly, is how a model is probed from outside."
+)
 
 
-@dataclass(frozen=True, slots=True)
-class AlarmRule:
-    """Ring when at least `k` of the last `n` windows, this one among them, have p <= `level`."""
-
-    k: int
-    n: int
-    level: float
-    false_alarms_per_month: float
-
-    def fires(self, p_values: tuple[float, ...]) -> bool:
-        """`p_values` end with this window's."""
-        recent = p_values[-self.n :]
-        return recent[-1] <= self.level and sum(p <= self.level for p in recent) >= self.k
-
-
-@lru_cache(maxsize=64)
-def alarm_rule(*, false_alarms_per_month: float, window_ms: int, permutations: int) -> AlarmRule:
-    """The rule that spends the budget. Within 1e-12 of nothing it can always be spent: the last shape is kept."""
-    windows = MONTH_MS / window_ms
-    budget = false_alarms_per_month / windows
-    for k, n in SHAPES:
-        grid = _largest_on_grid(k, n, budget, permutations)
-        if grid:
-            level = grid / (permutations + 1)
-            return AlarmRule(k, n, level, windows * _ring_probability(k, n, level))
-    k = n = 6
-    level = 1 / (permutations + 1)
-    return AlarmRule(k, n, level, windows * _ring_probability(k, n, level))
-
-
-def _ring_probability(k: int, n: int, level: float) -> float:
-    return level * float(binom.sf(k - 2, n - 1, level)) if k > 1 else level
-
-
-def _largest_on_grid(k: int, n: int, budget: float, permutations: int) -> int:
-    """The largest j with P(ring) at level j / (B + 1) within budget; 0 when even j = 1 is not."""
-    low, high = 0, permutations + 1
-    while low < high:
-        middle = math.ceil((low + high) / 2)
-        if _ring_probability(k, n, middle / (permutations + 1)) <= budget:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-def decide(rule: AlarmRule, state: ModelState | None, score: WindowScore) -> tuple[ModelState | None, Alert | None]:
+def decide(
+    rules: AlarmRules, state: ModelState | None, score: WindowScore, *, shared: float
+) -> tuple[ModelState | None, Alert | None]:
     """What the model remembers after this window, and the alert it raises, if any.
 
-    An untested window leaves the memory alone; a new reference starts a new one; a window already counted counts once.
+    `shared` is the reference's part in the p-value (`detectors.sequential.shared_variance`). A window already counted
+    counts once; a new reference starts a new memory. An untested window adds nothing to it, but its repeated rows ring.
     """
-    if score.joint is None or score.reference is None:
+    if score.reference is None or (state is not None and score.window.end_ms <= state.last_end_ms):
         return state, None
-    if state is None or state.reference_sha256 != score.reference.sha256:
-        state = ModelState(model=score.model, reference_sha256=score.reference.sha256, last_end_ms=-1)
-    if score.window.end_ms <= state.last_end_ms:
+    memory = _memory(state, score)
+    tested = score.joint is not None
+    if score.joint is not None:
+        p_values = (*memory.recent_p_values, score.joint.p_value)[-rules.immediate.n :]
+        M = accumulate(memory.sequential, score.joint.p_value, shared=shared)
+        memory = memory.model_copy(update={"recent_p_values": p_values, "sequential": M})
+    fired = _fired(rules, memory, score)
+    if not tested and not fired:
         return state, None
-    p_values = (*state.recent_p_values, score.joint.p_value)[-rule.n :]
-    state = state.model_copy(update={"last_end_ms": score.window.end_ms, "recent_p_values": p_values})
-    return state, _alert(rule, p_values, score) if rule.fires(p_values) else None
+    spent = {"sequential": NO_EVIDENCE} if any(rule.name == "sequential" for rule in fired) else {}
+    alert = _alert(rules, memory, score, fired) if fired else None
+    return memory.model_copy(update={"last_end_ms": score.window.end_ms, **spent}), alert
 
 
-def _alert(rule: AlarmRule, p_values: tuple[float, ...], score: WindowScore) -> Alert:
-    assert score.joint is not None, "only a tested window raises an alert"
-    severity = _severity(score, sum(p <= rule.level for p in p_values))
-    fired = FiredRule(
-        name="immediate",
-        k=rule.k,
-        n=rule.n,
-        level=rule.level,
-        p_values=p_values,
-        false_alarms_per_month=rule.false_alarms_per_month,
-    )
+def _memory(state: ModelState | None, score: WindowScore) -> ModelState:
+    """The state to go on with: this one while the reference stays, else an empty one that knows what was counted."""
+    assert score.reference is not None, "without a reference there is nothing to remember"
+    if state is not None and state.reference_sha256 == score.reference.sha256:
+        return state
+    counted = state.last_end_ms if state is not None else -1
+    return ModelState(model=score.model, reference_sha256=score.reference.sha256, last_end_ms=counted)
+
+
+def _fired(rules: AlarmRules, memory: ModelState, score: WindowScore) -> tuple[FiredRule, ...]:
+    """Each rule that fires on this window, with its numbers. `memory` has this window in it."""
+    fired = []
+    if score.joint is not None and rules.immediate.fires(memory.recent_p_values):
+        rule = rules.immediate
+        fired.append(
+            FiredRule(
+                name="immediate",
+                k=rule.k,
+                n=rule.n,
+                level=rule.level,
+                p_values=memory.recent_p_values,
+                false_alarms_per_month=rule.false_alarms_per_month,
+            )
+        )
+    value = evidence_over_time(memory.sequential)
+    if score.joint is not None and rules.sequential.fires(value):
+        fired.append(
+            FiredRule(
+                name="sequential",
+                value=value,
+                threshold=rules.sequential.threshold,
+                false_alarms_per_month=rules.sequential.false_alarms_per_month,
+            )
+        )
+    if score.replay is not None and rules.replay.fires(score.replay.p_value):
+        fired.append(
+            FiredRule(
+                name="replay",
+                k=1,
+                n=1,
+                level=rules.replay.level,
+                p_values=(score.replay.p_value,),
+                false_alarms_per_month=rules.replay.false_alarms_per_month,
+            )
+        )
+    return tuple(fired)
+
+
+def _alert(rules: AlarmRules, memory: ModelState, score: WindowScore, fired: tuple[FiredRule, ...]) -> Alert:
+    names = {rule.name for rule in fired}
+    is_replay, is_different = "replay" in names, names != {"replay"}
+    agreeing = sum(p <= rules.immediate.level for p in memory.recent_p_values)
+    severity = _severity(score, lasts=agreeing > 2 or "sequential" in names) if is_different else _of_replay(score)
+    what = "adversarial inputs" if is_different else "replay of inputs"
+    actions = ((LOOK_AT_SUSPECTS, is_different), (LOOK_AT_REPETITION, is_replay))
     return Alert(
         id=alert_id(score.id),
         model=score.model,
         window=score.window,
         score_id=score.id,
-        rules=(fired,),
+        rules=fired,
         severity=severity,
-        confidence=1.0 - score.joint.p_value,
-        title=f"Suspected adversarial inputs to model {score.model}",
-        p_value=score.joint.p_value,
-        statistic=score.joint.statistic,
+        confidence=1.0 - min(_rarity(rule) for rule in fired),
+        title=f"Suspected {what} to model {score.model}",
+        p_value=score.joint.p_value if score.joint else None,
+        statistic=score.joint.statistic if score.joint else None,
         rows_seen=score.counts.seen,
         branch=score.branch,
         layers=score.layers,
         suspects=score.suspects,
-        atlas_techniques=ATLAS_TECHNIQUES,
-        recommended_action=(
-            "Look at the suspects' requests and clients first; if they do not look like your users, challenge or "
-            "throttle those clients and keep the evidence. If they do, traffic has changed: refit the reference."
-        ),
+        replay=score.replay,
+        atlas_techniques=(EVASION if is_different else ()) + (REPETITION if is_replay else ()),
+        recommended_action=" ".join(text for text, applies in actions if applies),
         evidence=score.evidence,
     )
 
 
-def _severity(score: WindowScore, agreeing: int) -> Literal["low", "medium", "high", "critical"]:
-    """By effect size in null deviations, and by how long it has lasted."""
-    assert score.joint is not None, "only a tested window has a severity"
+def _rarity(rule: FiredRule) -> float:
+    """How rare this would be on a clean window: its p-value; of evidence over time, one in so many windows."""
+    return rule.p_values[-1] if rule.value is None else 1 / rule.value
+
+
+def _severity(score: WindowScore, *, lasts: bool) -> Severity:
+    """By effect size in null deviations, and by whether it has lasted."""
+    assert score.joint is not None, "only a tested window has an effect size"
     size = score.joint.statistic
     if size < 6:
-        return "medium" if agreeing > 2 else "low"
+        return "medium" if lasts else "low"
     if size < 15:
-        return "high" if agreeing > 2 else "medium"
-    return "critical" if agreeing > 2 else "high"
+        return "high" if lasts else "medium"
+    return "critical" if lasts else "high"
+
+
+def _of_replay(score: WindowScore) -> Severity:
+    """By whether copies are most of what came."""
+    assert score.replay is not None, "replay fired"
+    return "medium" if score.replay.rows > score.counts.tested else "low"

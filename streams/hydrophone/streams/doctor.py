@@ -8,7 +8,7 @@ from hydrophone.detectors import Reference
 from hydrophone.detectors.device import device_name, resolve_device
 from hydrophone.schemas.errors import BrokerUnavailable, ConfigurationError, HydrophoneError
 from hydrophone.streams import topics
-from hydrophone.streams.alerting import alarm_rule
+from hydrophone.streams.budget import USUAL_PERMUTATIONS, alarm_rules
 from hydrophone.streams.kafka.admin import TopicDescription, describe_topics
 from hydrophone.streams.settings import Settings
 
@@ -47,7 +47,7 @@ def _device(settings: Settings) -> Finding:
 def _references(settings: Settings) -> Iterator[Finding]:
     if not settings.reference:
         yield Finding("reference", "ok", "none pinned: announced ones are followed")
-        yield _alarm(settings, 999, assumed=True)
+        yield from _alarms(settings, USUAL_PERMUTATIONS, assumed=True)
     for folder in settings.reference:
         try:
             reference = Reference.load(folder, device="cpu")
@@ -62,7 +62,7 @@ def _references(settings: Settings) -> Iterator[Finding]:
             yield Finding(what, "warning", found, _more_rows(rows, settings.k))
         else:
             yield Finding(what, "ok", detail)
-        yield _alarm(settings, reference.manifest.permutations, assumed=False)
+        yield from _alarms(settings, reference.manifest.permutations, assumed=False)
 
 
 def _more_rows(rows: int, k: int) -> str:
@@ -73,20 +73,19 @@ def _more_rows(rows: int, k: int) -> str:
     )
 
 
-def _alarm(settings: Settings, permutations: int, *, assumed: bool) -> Finding:
-    rule = alarm_rule(
+def _alarms(settings: Settings, permutations: int, *, assumed: bool) -> Iterator[Finding]:
+    rules = alarm_rules(
         false_alarms_per_month=settings.false_alarms_per_month,
         window_ms=settings.window_ms,
         permutations=permutations,
     )
-    given = f"with {permutations} permutations{' (assumed)' if assumed else ''}"
-    meaning = (
-        f"an alert needs {rule.k} of {rule.n} windows at p <= {rule.level:.2g} {given}: about "
-        f"{rule.false_alarms_per_month:.2g} false alarms a month a model, budget {settings.false_alarms_per_month:g}"
-    )
-    within = rule.false_alarms_per_month <= settings.false_alarms_per_month
-    remedy = "" if within else "fit with more --permutations, or use longer windows"
-    return Finding("alarm rule", "ok" if within else "warning", meaning, remedy)
+    given = f", with {permutations} permutations{' (assumed)' if assumed else ''}"
+    for name, meaning in rules.lines().items():
+        is_fine = name != "immediate" or rules.is_within_budget
+        remedy = "" if is_fine else "fit with more --permutations, or use longer windows"
+        detail = meaning + given if name == "immediate" else meaning
+        yield Finding(f"{name} alarm", "ok" if is_fine else "warning", detail, remedy)
+    yield Finding("class mix", "ok", "a benign change: in the score as `prior_shift`, never an alert")
 
 
 def _sampling_key(settings: Settings) -> Finding:

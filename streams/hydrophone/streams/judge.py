@@ -3,12 +3,14 @@
 from dataclasses import dataclass
 
 from hydrophone.detectors import Reference, WindowResult
+from hydrophone.detectors.sequential import shared_variance
 from hydrophone.schemas.alert import Alert
 from hydrophone.schemas.errors import FrameInvalid
 from hydrophone.schemas.event import WindowBounds, sha256_of
 from hydrophone.schemas.operations import ModelState
 from hydrophone.schemas.score import Counts, Evidence, Source, Trace, WindowScore, score_id
-from hydrophone.streams.alerting import alarm_rule, decide
+from hydrophone.streams.alerting import decide
+from hydrophone.streams.budget import alarm_rules
 from hydrophone.streams.catalog import ReferenceCatalog
 from hydrophone.streams.effects import WindowClosed
 from hydrophone.streams.evidence import EvidenceStore
@@ -63,10 +65,15 @@ class Judge:
         except FrameInvalid as refusal:
             return Judgement(self._untested(closed, reference, refusal.reason, trace), None, state)
         score = self._score(closed, result, trace)
-        rule = alarm_rule(
+        rules = alarm_rules(
             false_alarms_per_month=self._budget, window_ms=self._window_ms, permutations=result.null_draws
         )
-        state, alert = decide(rule, state, score)
+        shared = shared_variance(
+            result.calibration,
+            tested=result.effective_rows,
+            reference_rows=reference.manifest.sizes.reference,
+        )
+        state, alert = decide(rules, state, score, shared=shared)
         return Judgement(score, alert, state)
 
     def _score(self, closed: WindowClosed, result: WindowResult, trace: Trace | None) -> WindowScore:

@@ -62,7 +62,7 @@ class Settings(BaseSettings):
         None, description="deployment secret that decides which rows are sampled; the same for all processors"
     )
     false_alarms_per_month: Annotated[float, Field(gt=0)] = Field(
-        1.0, description="budget of alerts per model on clean traffic; the alarm rule follows from it"
+        1.0, description="budget of alerts per model on clean traffic; every alarm rule follows from it"
     )
 
     reference: tuple[Path, ...] = Field((), description="reference folders that are pinned")

@@ -8,6 +8,7 @@ import pytest
 from tests.support.processor import WIDTH, small_reference
 
 from hydrophone.detectors import Reference
+from hydrophone.detectors.sequential import NO_EVIDENCE, accumulate, shared_variance
 from hydrophone.schemas.frame import Frame
 from hydrophone.schemas.origins import Origin
 from hydrophone.schemas.score import Counts
@@ -148,3 +149,15 @@ def test_label_of_any_length_does_not_make_a_score_of_any_size(reference: Refere
 
     assert score.suspects
     assert len(score.model_dump_json()) < 50_000
+
+
+def test_evidence_over_time_allows_for_the_size_of_the_reference(reference: Reference) -> None:
+    judgement = judge_with(reference).judge(closed(shift=0.3), None, None)
+
+    score, state = judgement.score, judgement.state
+    assert score.joint is not None
+    assert state is not None
+    rows = reference.manifest.sizes.reference
+    shared = shared_variance(score.calibration, tested=score.effective_rows, reference_rows=rows)
+    assert shared > 0.05
+    assert state.sequential == accumulate(NO_EVIDENCE, score.joint.p_value, shared=shared)

@@ -11,7 +11,7 @@ from hydrophone.schemas.alert import Alert
 from hydrophone.schemas.errors import ConfigurationError
 from hydrophone.schemas.score import WindowScore
 from hydrophone.streams.cli.console import out, progress
-from hydrophone.streams.cli.tail import score_line
+from hydrophone.streams.cli.tail import rule_line, score_line
 
 __all__ = ["register"]
 
@@ -76,9 +76,9 @@ class _Terminal:
         out.print(score_line(score), style="red" if score.rejected else None, markup=False)
 
     def alert(self, alert: Alert, hostile: int) -> None:
-        out.print(f"  ALERT ({alert.severity}): {alert.title}, p = {alert.p_value:.4g}", style="bold red", markup=False)
-        rule = alert.rules[0]
-        out.print(f"  rule: {rule.k} of {rule.n} windows at p <= {rule.level:.2g}", markup=False)
+        out.print(f"  ALERT ({alert.severity}): {alert.title}", style="bold red", markup=False)
+        for rule in alert.rules:
+            out.print(f"  rule: {rule_line(rule)}", markup=False)
         out.print(f"  top suspects ({hostile} of {len(alert.suspects)} were adversarial):", markup=False)
         for suspect in alert.suspects:
             out.print(f"    {suspect.sample_id}  {suspect.client_id}  {suspect.score:.3g}", markup=False)

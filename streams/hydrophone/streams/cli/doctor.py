@@ -58,7 +58,9 @@ Describe = Annotated[bool, typer.Option("--describe", help="Say what each means.
 
 
 def settings(as_json: Json = False, describe: Describe = False) -> None:
-    """Print the settings in force, secrets masked."""
+    """Print the settings in force, secrets masked, and what the budget of false alarms amounts to."""
+    from hydrophone.streams.budget import USUAL_PERMUTATIONS, alarm_rules
+
     chosen = load_settings()
     values = chosen.redacted()
     if as_json:
@@ -67,3 +69,11 @@ def settings(as_json: Json = False, describe: Describe = False) -> None:
     for name, value in values.items():
         meaning = f"   # {Settings.model_fields[name].description}" if describe else ""
         out.print(f"{name} = {json.dumps(value)}{meaning}", markup=False)
+    rules = alarm_rules(
+        false_alarms_per_month=chosen.false_alarms_per_month,
+        window_ms=chosen.window_ms,
+        permutations=USUAL_PERMUTATIONS,
+    )
+    out.print(f"\n# Alarms, for references of {USUAL_PERMUTATIONS} permutations:", markup=False)
+    for name, meaning in rules.lines().items():
+        out.print(f"# {name}: {meaning}", markup=False)

@@ -6,7 +6,7 @@ from typing import Annotated, TypeVar
 
 import typer
 
-from hydrophone.schemas.alert import Alert
+from hydrophone.schemas.alert import Alert, FiredRule
 from hydrophone.schemas.event import Event
 from hydrophone.schemas.score import WindowScore
 from hydrophone.streams import topics
@@ -15,7 +15,7 @@ from hydrophone.streams.cli.options import Bootstrap, Json, KafkaProperty, Prefi
 from hydrophone.streams.follow import Follower
 from hydrophone.streams.settings import load_settings
 
-__all__ = ["alert_line", "register", "score_line"]
+__all__ = ["alert_line", "register", "rule_line", "score_line"]
 
 E = TypeVar("E", bound=Event)
 
@@ -77,8 +77,16 @@ def score_line(score: WindowScore) -> str:
 
 def alert_line(alert: Alert) -> str:
     at = time.strftime("%H:%M:%S", time.gmtime(alert.window.start_ms / 1000))
+    rings = "; ".join(map(rule_line, alert.rules))
     suspects = readable(", ".join(s.sample_id or f"{s.frame_id}:{s.row}" for s in alert.suspects[:3]))
-    return f"{at}  {alert.severity.upper():8}  {alert.title}  p={alert.p_value:.4g}  suspects: {suspects}"
+    return f"{at}  {alert.severity.upper():8}  {alert.title}  {rings}  suspects: {suspects}"
+
+
+def rule_line(rule: FiredRule) -> str:
+    """Which rule fired, and by how much."""
+    if rule.name == "sequential":
+        return f"sequential {rule.value:.4g} >= {rule.threshold:.4g}"
+    return f"{rule.name} {rule.k} of {rule.n} at p <= {rule.level:.2g}, now p={rule.p_values[-1]:.4g}"
 
 
 def _print(lines: Iterator[str], count: int | None) -> int:

@@ -54,7 +54,7 @@ class Plan:
 
     window_ms: int = 3_500
     natural: int = 10
-    attacked: int = 3
+    attacked: int = 4
     after: int = 1
     batches: int = 12
     batch_rows: int = 16
