@@ -21,7 +21,18 @@ from hydrophone.detectors.closeness import KEPT_AXES
 from hydrophone.schemas.errors import ReferenceInvalid
 from hydrophone.schemas.event import canonical_json
 
-__all__ = ["ARRAYS", "CLASSES", "MANIFEST", "OUTPUTS", "LayerContract", "Manifest", "ReferenceArtefact", "arrays_bytes"]
+__all__ = [
+    "ARRAYS",
+    "CLASSES",
+    "MANIFEST",
+    "OUTPUTS",
+    "LayerContract",
+    "Manifest",
+    "ReferenceArtefact",
+    "Repetition",
+    "Sizes",
+    "arrays_bytes",
+]
 
 MANIFEST: Final = "manifest.json"
 ARRAYS: Final = "arrays.safetensors"
@@ -47,7 +58,17 @@ class Sizes(_Part):
     reference: int
     excluded_labelled: int = Field(description="rows with a label other than 0, left out")
     excluded_bad: int = Field(description="rows with a non-finite value, left out")
+    excluded_repeated: int = Field(description="rows that repeat another of their block, left out")
     excluded_surplus: int = Field(description="rows beyond the largest permuted reference")
+
+
+class Repetition(_Part):
+    """How often natural rows repeat another in blocks of `size` that follow each other in time."""
+
+    size: int = Field(ge=2)
+    blocks: int = Field(ge=1)
+    repeated: int = Field(ge=0, description="rows that repeat another of their block, over all blocks")
+    squares: int = Field(ge=0, description="sum of the blocks' squared numbers of such rows: how evenly they fall")
 
 
 class Manifest(_Part):
@@ -60,7 +81,11 @@ class Manifest(_Part):
     has_predicted: bool
     output_classes: int | None = Field(description="width of `output` where frames must bring it")
     classes: tuple[int, ...] = Field(description="predicted classes with a permutation stratum of their own")
+    stratum_rows: tuple[int, ...] = Field(
+        description="natural rows that nothing was fitted on: of each class in `classes`, then of all others"
+    )
     sizes: Sizes
+    repetition: tuple[Repetition, ...] = Field(min_length=1, description="smallest blocks first")
     fit_share: float
     seed: int
     permutations: int = Field(ge=1)

@@ -18,6 +18,9 @@ from hydrophone.detectors.device import device_name, resolve_device
 from hydrophone.detectors.fitting import MAX_REFERENCE_ROWS, fit_artefact
 from hydrophone.detectors.permutation import e_value
 from hydrophone.detectors.prepared import MEMORY_BYTES, PreparedReference
+from hydrophone.detectors.prior_shift import prior_shift
+from hydrophone.detectors.repeats import RepeatRule
+from hydrophone.detectors.replay import replay_of
 from hydrophone.detectors.result import BranchResult, LayerResult, SuspectRow, WindowResult
 from hydrophone.detectors.strata import exchangeable
 from hydrophone.detectors.window_test import BranchName, WindowRows, WindowStatistics, window_statistics
@@ -26,7 +29,7 @@ from hydrophone.schemas.errors import FrameInvalid
 from hydrophone.schemas.frame import Frame, concat
 from hydrophone.schemas.identity import origin_priorities
 from hydrophone.schemas.origins import Origin
-from hydrophone.schemas.score import ReferenceId
+from hydrophone.schemas.score import PriorShift, ReferenceId, Replay
 
 __all__ = ["MIN_SAMPLES", "TOP_SUSPECTS", "Reference", "fit_reference"]
 
@@ -59,6 +62,11 @@ class Reference:
     def prepared(self) -> PreparedReference:
         """The reference on its device; made once, takes as long as one large window."""
         return PreparedReference(self._artefact, self._device, memory_bytes=self._memory_bytes)
+
+    @cached_property
+    def repeats(self) -> RepeatRule:
+        """Which rows of a window are one row, several times."""
+        return RepeatRule.of(self.manifest, self._artefact.arrays)
 
     def save(self, directory: str | Path) -> None:
         """Write a folder of JSON and safetensors. Raises `ReferenceInvalid` if it holds another reference."""
@@ -101,7 +109,8 @@ class Reference:
     def test(self, frames: Frame | Iterable[Frame]) -> WindowResult:
         """Test all finite rows as one window, no sampling. Raises `FrameInvalid` when a layer is missing or misshapen.
 
-        A window of fewer than `MIN_SAMPLES` rows is `not_tested`. The order of frames and rows does not matter.
+        Rows that repeat another are tested once, and counted. A window of fewer than `MIN_SAMPLES` distinct rows is
+        `not_tested`. The order of frames and rows does not matter.
         """
         parts = [frames] if isinstance(frames, Frame) else list(frames)
         if not parts:
@@ -120,9 +129,17 @@ class Reference:
         return self._test(rows.take(order), left_out)
 
     def _test(self, rows: Frame, left_out: int) -> WindowResult:
-        origins = rows.row_origins()
         if len(rows) < MIN_SAMPLES:
-            return self._untested(origins, "too_few_rows", left_out)
+            return self._untested(rows.row_origins(), "too_few_rows", left_out)
+        leaders = self.repeats.leaders(rows)
+        replay = replay_of(self.repeats, self.manifest.repetition, rows, leaders)
+        rows = rows.take(leaders == np.arange(len(rows))) if replay.rows else rows
+        if len(rows) < MIN_SAMPLES:
+            return self._untested(rows.row_origins(), "too_few_distinct_rows", left_out, replay)
+        return self._test_distinct(rows, left_out, replay)
+
+    def _test_distinct(self, rows: Frame, left_out: int, replay: Replay) -> WindowResult:
+        origins = rows.row_origins()
         assigned, is_stratified, effective = self._strata(rows)
         layers = {name: rows.layers[name] for name in self.manifest.layers}
         output = rows.output if self.manifest.output_classes is not None else None
@@ -150,9 +167,13 @@ class Reference:
             rejected_rows=left_out,
             suspects=self._suspects(rows, origins, scores, carried),
             row_scores=tuple(float(score) for score in scores),
+            prior_shift=self._prior_shift(rows),
+            replay=replay,
         )
 
-    def _untested(self, origins: Sequence[Origin], reason: str, left_out: int = 0) -> WindowResult:
+    def _untested(
+        self, origins: Sequence[Origin], reason: str, left_out: int = 0, replay: Replay | None = None
+    ) -> WindowResult:
         m, seed = self.manifest, int.from_bytes(bytes.fromhex(self.id.sha256)[:8], "big")
         return WindowResult(
             m.model,
@@ -165,7 +186,16 @@ class Reference:
             origins,
             rejected_rows=left_out,
             reason=reason,
+            replay=replay,
         )
+
+    def _prior_shift(self, rows: Frame) -> PriorShift | None:
+        """None where there are no classes."""
+        predicted, strata = rows.classes(), self.prepared.strata
+        if strata is None or predicted is None:
+            return None
+        window = strata.counts(strata.assign(predicted))
+        return prior_shift(strata.names(), self.manifest.stratum_rows, window, seed=self.prepared.seed)
 
     def _strata(self, rows: Frame) -> tuple[NDArray[np.int64], bool, int]:
         """Each row's stratum, whether splits stay within strata, and how many rows can change sides. They do not where

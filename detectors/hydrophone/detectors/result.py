@@ -13,7 +13,9 @@ from hydrophone.schemas.score import (
     Evidence,
     Joint,
     LayerScore,
+    PriorShift,
     ReferenceId,
+    Replay,
     Source,
     Strata,
     Suspect,
@@ -63,7 +65,9 @@ class SuspectRow:
 
 @dataclass(frozen=True, slots=True)
 class WindowResult:
-    """A window tested against a reference, or why it was not. `row_scores[i]` belongs to `origins[i]`."""
+    """A window tested against a reference, or why it was not. `row_scores[i]` belongs to `origins[i]`: rows that repeat
+    another are counted in `replay` and are in neither.
+    """
 
     model: str
     reference: ReferenceId
@@ -85,6 +89,8 @@ class WindowResult:
     strata_rows: Mapping[str, int] | None = None
     suspects: tuple[SuspectRow, ...] = ()
     row_scores: tuple[float, ...] = field(default=(), repr=False)
+    prior_shift: PriorShift | None = None
+    replay: Replay | None = None
 
     @property
     def rejected(self) -> bool:
@@ -105,7 +111,8 @@ class WindowResult:
     ) -> WindowScore:
         """The event. Without `counts` every row of the window was given to the test."""
         tested = len(self.origins) if self.status == "tested" else 0
-        counts = counts or Counts(seen=len(self.origins), tested=tested, rejected=self.rejected_rows)
+        seen = len(self.origins) + (self.replay.rows if self.replay else 0)
+        counts = counts or Counts(seen=seen, tested=tested, rejected=self.rejected_rows)
         return WindowScore(
             id=score_id(self.model, window, self.reference),
             model=self.model,
@@ -130,6 +137,8 @@ class WindowResult:
             strata=None if self.strata_rows is None else Strata(rows=dict(self.strata_rows)),
             effective_rows=self.effective_rows,
             suspects=tuple(_suspect(row, source) for row in self.suspects),
+            prior_shift=self.prior_shift,
+            replay=self.replay,
             permutations=self.permutations,
             content_sha256=self.content_sha256(window=window, seen=counts.seen, k=k),
             evidence=evidence,
