@@ -19,8 +19,8 @@ from hydrophone.schemas.frame import Frame
 __all__ = ["NEAR", "RepeatRule", "exact_leaders", "groups_of"]
 
 NEAR: Final = 3e-5
-"""Of a layer's squared median distance: closer rows are one input, rounded twice. Measured on Fashion-MNIST: rounding to
-float16 moves a row by up to 1.1e-5, distinct images are 1.9e-4 or more apart (docs/decisions/0010-near-duplicates.md)."""
+"""Of a layer's squared median distance: closer rows are one input, rounded twice. On Fashion-MNIST, rounding to float16
+moves a row by up to 1.1e-5 of it; distinct images are 7.9e-4 apart or more (docs/decisions/0010-near-duplicates.md)."""
 
 OUTPUT_TOLERANCE: Final = 1e-3
 """Probabilities closer than this are equal: rounding one to float16 moves it by at most 2.5e-4, twice that two."""

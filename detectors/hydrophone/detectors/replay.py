@@ -28,6 +28,9 @@ BLOCK_SIZES: Final = (32, 64, 128, 256, 512, 1024, 2048)
 JEFFREYS: Final = 0.5
 """Added to repetitions and to the rest: natural traffic that never repeated a row may do so tomorrow."""
 
+MANY_BLOCKS: Final = 8
+"""Blocks that tell how uneven they are."""
+
 MOST_CORRELATED: Final = 0.99
 """Of two rows of a block: at 1 the law has no finite parameters."""
 
@@ -63,28 +66,38 @@ def repetition_p_value(natural: Sequence[Repetition], rows: int, repeated: int) 
 
     Mean: the natural rate in blocks at least as large as the window, which is not below the window's own; a window
     larger than every block takes the largest's rate times the ratio of sizes, which a union of pairs cannot exceed.
-    Spread: that between blocks, by moments (Kleinman, JASA 68, 1973), and never less than what so many natural rows
-    leave unknown of the rate.
+    Variance: the binomial's times that of natural blocks (bursts of retries), and what so many rows leave unknown of
+    the rate; where no block is uneven this is the predictive law of Jeffreys' posterior.
     """
     if repeated == 0:
         return 1.0
     block = next((b for b in natural if b.size >= rows), natural[-1])
-    rate = (block.repeated + JEFFREYS) / (block.blocks * block.size + 2 * JEFFREYS)
+    seen = block.blocks * block.size
+    rate = (block.repeated + JEFFREYS) / (seen + 2 * JEFFREYS)
     rate = min(rate * max(1.0, (rows - 1) / (block.size - 1)), 1 - 1 / rows)
-    concentration = 1 / max(_correlation(block), 1 / (block.blocks * block.size + 2 * JEFFREYS + 1)) - 1
+    excess = _unevenness(natural)
+    # Var(R) = m r (1 - r) (1 + (m - 1) c), c = 1 / (a + b + 1), for the beta-binomial of m draws.
+    c = min((excess - 1) / (rows - 1) + 1 / (seen / excess + 2 * JEFFREYS + 1), MOST_CORRELATED)
+    concentration = 1 / c - 1
     tail = betabinom.logpmf(np.arange(repeated, rows + 1), rows, rate * concentration, (1 - rate) * concentration)
     return min(1.0, max(math.exp(min(float(logsumexp(tail)), 0.0)), sys.float_info.min))
 
 
-def _correlation(block: Repetition) -> float:
-    """Of two rows of one block, by moments: Var(R) = b r (1 − r) (1 + (b − 1) c). 0 where blocks do not show any."""
+def _unevenness(natural: Sequence[Repetition]) -> float:
+    """Variance of a block's repetitions over a binomial's, at least 1: the largest over the sizes with enough blocks.
+
+    By moments (Kleinman, JASA 68, 1973). Bursts are shorter than blocks, so the ratio hardly depends on the size.
+    """
+    enough = [block for block in natural if block.blocks >= MANY_BLOCKS] or list(natural[:1])
+    return max(1.0, *(_variance_ratio(block) for block in enough))
+
+
+def _variance_ratio(block: Repetition) -> float:
     mean = block.repeated / block.blocks
-    rate = mean / block.size
-    if block.blocks < 2 or rate == 0:
-        return 0.0
-    variance = (block.squares - block.blocks * mean**2) / (block.blocks - 1)
-    correlation = (variance / (mean * (1 - rate)) - 1) / (block.size - 1)
-    return min(max(correlation, 0.0), MOST_CORRELATED)
+    binomial = mean * (1 - mean / block.size)
+    if block.blocks < 2 or binomial <= 0:
+        return 1.0
+    return (block.squares - block.blocks * mean**2) / (block.blocks - 1) / binomial
 
 
 def replay_of(rule: RepeatRule, natural: Sequence[Repetition], rows: Frame, leaders: NDArray[np.intp]) -> Replay:
