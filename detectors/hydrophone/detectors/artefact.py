@@ -30,6 +30,8 @@ __all__ = [
     "LayerContract",
     "Manifest",
     "ReferenceArtefact",
+    "Repetition",
+    "Sizes",
     "WindowCalibration",
     "arrays_bytes",
 ]
@@ -59,6 +61,7 @@ class Sizes(_Part):
     reference: int
     excluded_labelled: int = Field(description="rows with a label other than 0, left out")
     excluded_bad: int = Field(description="rows with a non-finite value, left out")
+    excluded_repeated: int = Field(description="rows that repeat another of their block, left out")
     excluded_surplus: int = Field(description="rows beyond the largest permuted reference")
 
 
@@ -68,6 +71,15 @@ class WindowCalibration(_Part):
     rows: int = Field(ge=2, description="of each window; larger ones are sub-sampled to as many")
     windows: int = Field(ge=1)
     base_sha256: str = Field(description="of the reference they were tested against; its permutations are used on")
+
+
+class Repetition(_Part):
+    """How often natural rows repeat another in blocks of `size` that follow each other in time."""
+
+    size: int = Field(ge=2)
+    blocks: int = Field(ge=1)
+    repeated: int = Field(ge=0, description="rows that repeat another of their block, over all blocks")
+    squares: int = Field(ge=0, description="sum of the blocks' squared numbers of such rows: how evenly they fall")
 
 
 class Manifest(_Part):
@@ -80,7 +92,11 @@ class Manifest(_Part):
     has_predicted: bool
     output_classes: int | None = Field(description="width of `output` where frames must bring it")
     classes: tuple[int, ...] = Field(description="predicted classes with a permutation stratum of their own")
+    stratum_rows: tuple[int, ...] = Field(
+        description="natural rows that nothing was fitted on: of each class in `classes`, then of all others"
+    )
     sizes: Sizes
+    repetition: tuple[Repetition, ...] = Field(min_length=1, description="smallest blocks first")
     fit_share: float
     seed: int
     permutations: int = Field(ge=1)

@@ -27,6 +27,8 @@ from hydrophone.detectors.closeness import Closeness
 from hydrophone.detectors.detection_rate import RatePool, baseline_rate
 from hydrophone.detectors.kernels import BANDWIDTH_FACTORS, median_distance
 from hydrophone.detectors.prepared import scaled
+from hydrophone.detectors.repeats import RepeatRule, exact_leaders
+from hydrophone.detectors.replay import blocks_of, count_repetition
 from hydrophone.detectors.strata import Strata
 from hydrophone.schemas.errors import FrameInvalid, ReferenceInvalid
 from hydrophone.schemas.frame import Frame, concat
@@ -38,6 +40,10 @@ MIN_ROWS: Final = 20
 
 MAX_REFERENCE_ROWS: Final = 2_000
 """Permuted rows kept unless told otherwise: with strata the cost of a window grows with their square."""
+
+BLOCK_ROWS: Final = 512
+"""Rows in which repeats are sought, as in a window of the usual size: a popular input is then left as often here as
+there. Sought among all rows at once, it would be left once here, and often in the windows taken together."""
 
 SCALE_FLOOR: Final = 0.1
 """Least scale of a feature, as a share of the layer's: a unit that hardly fires on clean traffic would drown all."""
@@ -56,17 +62,23 @@ def fit_artefact(
     """Fit on all rows labelled 0 or not at all. Raises `ReferenceInvalid` naming the rule that the rows break."""
     _check(permutations, alpha, seed, fit_share, max_reference_rows)
     rows, excluded_labelled, excluded_bad = _natural_rows(list(frames))
-    fit, reference = _split(len(rows), fit_share, seed, max_reference_rows)
+    fit, others = _split(len(rows), fit_share, seed)
+    scales, medians = _scales(rows, fit)
     predicted = rows.classes()
+    rule = RepeatRule.fitted(medians, scales, has_predicted=predicted is not None, has_output=rows.output is not None)
+    distinct = _distinct(rows, rule)
+    fit, others = fit[distinct[fit]], others[distinct[others]]
+    _check_distinct(len(rows), fit, others)
+    reference = others[:max_reference_rows]
     strata = None if predicted is None else Strata.fit(predicted[fit], reference_rows=len(reference))
-    assigned = np.zeros(len(fit), np.int64) if strata is None or predicted is None else strata.assign(predicted[fit])
+    assigned = np.zeros(len(rows), np.int64) if strata is None or predicted is None else strata.assign(predicted)
     classes = 1 if strata is None else len(strata)
-    arrays: dict[str, NDArray[Any]] = {}
-    contracts: dict[str, LayerContract] = {}
+    arrays: dict[str, NDArray[Any]] = dict(scales)
     for name, values in sorted(rows.layers.items()):
-        fitted, distance = _fit_layer(name, values[fit].astype(np.float32), assigned, classes)
-        arrays |= fitted | {f"reference.{name}": values[reference]}
-        contracts[name] = LayerContract(dimensions=values.shape[1], median_distance=distance)
+        scaled = _scaled(values[fit], scales, name)
+        closeness = Closeness.fit(scaled, assigned[fit], classes).arrays()
+        arrays |= {f"closeness.{name}.{part}": array for part, array in closeness.items()}
+        arrays[f"reference.{name}"] = values[reference]
     if predicted is not None:
         arrays[CLASSES] = predicted[reference]
     if rows.output is not None:
@@ -75,22 +87,28 @@ def fit_artefact(
     manifest = Manifest(
         model=rows.model,
         version=version or digest[:12],
-        layers=contracts,
+        layers={
+            name: LayerContract(dimensions=values.shape[1], median_distance=medians[name])
+            for name, values in sorted(rows.layers.items())
+        },
         has_predicted=predicted is not None,
         output_classes=None if rows.output is None else rows.output.shape[1],
         classes=() if strata is None else strata.classes,
+        stratum_rows=() if strata is None else strata.counts(assigned[others]),
         sizes=Sizes(
             fit=len(fit),
             reference=len(reference),
             excluded_labelled=excluded_labelled,
             excluded_bad=excluded_bad,
-            excluded_surplus=len(rows) - len(fit) - len(reference),
+            excluded_repeated=int((~distinct).sum()),
+            excluded_surplus=len(others) - len(reference),
         ),
+        repetition=count_repetition(rows.event_time_ms, lambda block: _repeated(rows, rule, block)),
         fit_share=fit_share,
         seed=seed,
         permutations=permutations,
         alpha=alpha,
-        baseline_detection_rate=_baseline(arrays, contracts, strata, alpha, int(digest[:16], 16)),
+        baseline_detection_rate=_baseline(arrays, medians, strata, alpha, int(digest[:16], 16)),
         files={ARRAYS: digest},
     )
     return ReferenceArtefact(manifest, arrays)
@@ -147,48 +165,74 @@ def _check_alike(frames: list[Frame]) -> None:
         raise ReferenceInvalid("either all frames bring `predicted` or `output`, or none does; some lack both")
 
 
-def _split(rows: int, fit_share: float, seed: int, most: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def _split(rows: int, fit_share: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """A seeded split: file order is not exchangeable, so it is always shuffled away."""
     order = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, rows]))).permutation(rows)
     cut = min(max(round(rows * fit_share), MIN_ROWS), rows - MIN_ROWS)
-    return order[:cut], order[cut : cut + most]
+    return order[:cut], order[cut:]
 
 
 def _baseline(
     arrays: Mapping[str, NDArray[Any]],
-    contracts: Mapping[str, LayerContract],
+    medians: Mapping[str, float],
     strata: Strata | None,
     alpha: float,
     seed: int,
 ) -> float | None:
     """Of the reference rows alone: rows that were fitted on are not exchangeable with any others."""
     pools: dict[str, RatePool] = {}
-    for name, contract in contracts.items():
+    for name, median in medians.items():
         mean, scale = (torch.from_numpy(arrays[f"fit.{name}.{part}"]) for part in ("mean", "scale"))
         rows = scaled(torch.from_numpy(arrays[f"reference.{name}"].astype(np.float32)), mean, scale)
-        pools[name] = RatePool(rows, tuple(factor * contract.median_distance for factor in BANDWIDTH_FACTORS))
+        pools[name] = RatePool(rows, tuple(factor * median for factor in BANDWIDTH_FACTORS))
     n = len(next(iter(pools.values())).rows)
     assigned = np.zeros(n, np.int64) if strata is None else strata.assign(arrays[CLASSES])
     return baseline_rate(pools, assigned, alpha=alpha, seed=seed, is_stratified=strata is not None)
 
 
-def _fit_layer(
-    name: str, rows: NDArray[np.float32], strata: NDArray[np.int64], classes: int
-) -> tuple[dict[str, NDArray[Any]], float]:
-    """Mean and scale per feature, the two leading principal axes, closeness; and the scaled rows' median distance."""
-    mean = rows.mean(0, dtype=np.float64)
-    deviation = rows.std(0, dtype=np.float64)
-    typical = float(np.sqrt(np.mean(deviation**2))) or 1.0
-    scale = np.maximum(deviation, SCALE_FLOOR * typical)
-    scaled = torch.from_numpy(((rows - mean) / scale).astype(np.float32))
-    axes = np.zeros((rows.shape[1], 2), np.float32)
-    leading = torch.linalg.svd(scaled, full_matrices=False).Vh[:2].numpy()
-    axes[:, : leading.shape[0]] = leading.T
-    fitted: dict[str, NDArray[Any]] = {
-        f"fit.{name}.mean": mean.astype(np.float32),
-        f"fit.{name}.scale": scale.astype(np.float32),
-        f"fit.{name}.axes": axes,
-    }
-    closeness = Closeness.fit(scaled.numpy(), strata, classes).arrays()
-    fitted |= {f"closeness.{name}.{part}": array for part, array in closeness.items()}
-    return fitted, median_distance(scaled)
+def _scales(rows: Frame, fit: NDArray[np.intp]) -> tuple[dict[str, NDArray[Any]], dict[str, float]]:
+    """Mean and scale per feature and the two leading principal axes of every layer; and the scaled rows' median
+    distance. Of fit rows of different bytes: what tells near repeats apart needs a scale first.
+    """
+    tables = [values[fit] for values in rows.layers.values()]
+    fit = fit[exact_leaders(tables) == np.arange(len(fit))]
+    arrays: dict[str, NDArray[Any]] = {}
+    medians = {}
+    for name, values in sorted(rows.layers.items()):
+        fitted = values[fit].astype(np.float32)
+        deviation = fitted.std(0, dtype=np.float64)
+        typical = float(np.sqrt(np.mean(deviation**2))) or 1.0
+        arrays[f"fit.{name}.mean"] = fitted.mean(0, dtype=np.float64).astype(np.float32)
+        arrays[f"fit.{name}.scale"] = np.maximum(deviation, SCALE_FLOOR * typical).astype(np.float32)
+        scaled = torch.from_numpy(_scaled(fitted, arrays, name))
+        axes = np.zeros((values.shape[1], 2), np.float32)
+        leading = torch.linalg.svd(scaled, full_matrices=False).Vh[:2].numpy()
+        axes[:, : leading.shape[0]] = leading.T
+        arrays[f"fit.{name}.axes"] = axes
+        medians[name] = median_distance(scaled)
+    return arrays, medians
+
+
+def _scaled(values: NDArray[Any], scales: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.float32]:
+    mean, scale = (scales[f"fit.{name}.{part}"] for part in ("mean", "scale"))
+    return np.asarray((values.astype(np.float32) - mean) / scale, np.float32)
+
+
+def _distinct(rows: Frame, rule: RepeatRule) -> NDArray[np.bool_]:
+    """Which rows repeat none of their block: what a window's rows are asked, of as many rows."""
+    distinct = np.ones(len(rows), bool)
+    for block in blocks_of(rows.event_time_ms, BLOCK_ROWS):
+        distinct[block] = rule.leaders(rows.take(block)) == np.arange(len(block))
+    return distinct
+
+
+def _repeated(rows: Frame, rule: RepeatRule, block: NDArray[np.intp]) -> int:
+    return int((rule.leaders(rows.take(block)) != np.arange(len(block))).sum())
+
+
+def _check_distinct(natural: int, fit: NDArray[np.intp], others: NDArray[np.intp]) -> None:
+    if min(len(fit), len(others)) < MIN_ROWS:
+        raise ReferenceInvalid(
+            f"a reference needs at least {MIN_ROWS} distinct rows to fit on and {MIN_ROWS} to test against; got "
+            f"{len(fit)} and {len(others)}, the rest of {natural} repeat others; record more varied traffic"
+        )

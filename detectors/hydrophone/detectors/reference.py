@@ -28,6 +28,9 @@ from hydrophone.detectors.device import device_name, resolve_device
 from hydrophone.detectors.fitting import MAX_REFERENCE_ROWS, fit_artefact
 from hydrophone.detectors.permutation import e_value
 from hydrophone.detectors.prepared import MEMORY_BYTES, PreparedReference
+from hydrophone.detectors.prior_shift import prior_shift
+from hydrophone.detectors.repeats import RepeatRule
+from hydrophone.detectors.replay import replay_of
 from hydrophone.detectors.result import BranchResult, Calibration, LayerResult, SuspectRow, WindowResult
 from hydrophone.detectors.strata import exchangeable
 from hydrophone.detectors.suspicion import contaminated_share, named_rows
@@ -37,7 +40,7 @@ from hydrophone.schemas.errors import FrameInvalid
 from hydrophone.schemas.frame import Frame, concat
 from hydrophone.schemas.identity import origin_priorities
 from hydrophone.schemas.origins import Origin
-from hydrophone.schemas.score import ReferenceId
+from hydrophone.schemas.score import PriorShift, ReferenceId, Replay
 
 __all__ = ["MIN_SAMPLES", "TOP_SUSPECTS", "Reference", "fit_reference"]
 
@@ -119,6 +122,11 @@ class Reference:
         strata = np.repeat(np.arange(len(p.counts)), p.counts)
         return Redraws(pools, strata, alpha=self.manifest.alpha, seed=p.seed, memory_bytes=self._memory_bytes)
 
+    @cached_property
+    def repeats(self) -> RepeatRule:
+        """Which rows of a window are one row, several times."""
+        return RepeatRule.of(self.manifest, self._artefact.arrays)
+
     def save(self, directory: str | Path) -> None:
         """Write a folder of JSON and safetensors. Raises `ReferenceInvalid` if it holds another reference."""
         self._artefact.save(Path(directory))
@@ -160,7 +168,8 @@ class Reference:
     def test(self, frames: Frame | Iterable[Frame], *, detection_rate: bool = False) -> WindowResult:
         """Test all finite rows as one window, no sampling. Raises `FrameInvalid` when a layer is missing or misshapen.
 
-        A window of fewer than `MIN_SAMPLES` rows is `not_tested`. The order of frames and rows does not matter.
+        Rows that repeat another are tested once, and counted. A window of fewer than `MIN_SAMPLES` distinct rows is
+        `not_tested`. The order of frames and rows does not matter.
         `detection_rate` adds the layer-wise method's metric (`detection_rate.py`) and up to half of the time.
         """
         parts = [frames] if isinstance(frames, Frame) else list(frames)
@@ -181,6 +190,7 @@ class Reference:
         few rows, or too few of classes the reference holds. Raises `FrameInvalid` as `test` does.
         """
         found, _ = self._usable([window])
+        found = None if found is None else self._distinct(found)[0]
         if found is None or len(found) < max(rows, MIN_SAMPLES):
             return None
         result = self._test(found.take(np.arange(rows)), 0, null=None)
@@ -200,14 +210,23 @@ class Reference:
         order = origins.order_by(origin_priorities(origins, bytes.fromhex(self.manifest.seed_sha256)))
         return rows.take(order), left_out
 
+    def _distinct(self, rows: Frame) -> tuple[Frame, Replay]:
+        """Each row once, and what was repeated."""
+        leaders = self.repeats.leaders(rows)
+        replay = replay_of(self.repeats, self.manifest.repetition, rows, leaders)
+        return (rows.take(leaders == np.arange(len(rows))) if replay.rows else rows), replay
+
     def _test(
         self, rows: Frame, left_out: int, null: WindowNull | None, *, detection_rate: bool = False
     ) -> WindowResult:
-        origins = rows.row_origins()
         if len(rows) < MIN_SAMPLES:
-            return self._untested(origins, "too_few_rows", left_out)
+            return self._untested(rows.row_origins(), "too_few_rows", left_out)
+        rows, replay = self._distinct(rows)
+        if len(rows) < MIN_SAMPLES:
+            return self._untested(rows.row_origins(), "too_few_distinct_rows", left_out, replay)
         if null is not None and len(rows) > null.rows:  # their order is random, so the first are a sample
-            rows, origins = rows.take(np.arange(null.rows)), origins[: null.rows]
+            rows = rows.take(np.arange(null.rows))
+        origins = rows.row_origins()
         assigned, is_stratified, effective = self._strata(rows)
         layers = {name: rows.layers[name] for name in self.manifest.layers}
         output = rows.output if self.manifest.output_classes is not None else None
@@ -245,6 +264,8 @@ class Reference:
             contamination=contaminated_share(p_rows, self.prepared.n),
             row_scores=tuple(scores.tolist()),
             row_p_values=tuple(p_rows.tolist()),
+            prior_shift=self._prior_shift(rows),
+            replay=replay,
         )
 
     def _verdict(self, statistics: WindowStatistics, null: WindowNull | None, *, is_stratified: bool) -> _Verdict:
@@ -258,7 +279,9 @@ class Reference:
         calibration: Calibration = "stratified" if is_stratified else "permutation"
         return _Verdict(calibration, None, statistic, joint.p_value(), e_value(joint.maxima))
 
-    def _untested(self, origins: Sequence[Origin], reason: str, left_out: int = 0) -> WindowResult:
+    def _untested(
+        self, origins: Sequence[Origin], reason: str, left_out: int = 0, replay: Replay | None = None
+    ) -> WindowResult:
         m = self.manifest
         seed = int.from_bytes(bytes.fromhex(m.seed_sha256)[:8], "big")
         return WindowResult(
@@ -272,7 +295,16 @@ class Reference:
             origins,
             rejected_rows=left_out,
             reason=reason,
+            replay=replay,
         )
+
+    def _prior_shift(self, rows: Frame) -> PriorShift | None:
+        """None where there are no classes."""
+        predicted, strata = rows.classes(), self.prepared.strata
+        if strata is None or predicted is None:
+            return None
+        window = strata.counts(strata.assign(predicted))
+        return prior_shift(strata.names(), self.manifest.stratum_rows, window, seed=self.prepared.seed)
 
     def _strata(self, rows: Frame) -> tuple[NDArray[np.int64], bool, int]:
         """Each row's stratum, whether splits stay within strata, and how many rows can change sides. They do not where

@@ -15,7 +15,9 @@ from hydrophone.schemas.score import (
     Evidence,
     Joint,
     LayerScore,
+    PriorShift,
     ReferenceId,
+    Replay,
     Source,
     Strata,
     Suspect,
@@ -69,7 +71,7 @@ class SuspectRow:
 @dataclass(frozen=True, slots=True)
 class WindowResult:
     """A window tested against a reference, or why it was not. `row_scores[i]` and `row_p_values[i]` belong to
-    `origins[i]`.
+    `origins[i]`: rows that repeat another are counted in `replay` and are in none of them.
     """
 
     model: str
@@ -97,6 +99,8 @@ class WindowResult:
     contamination: Share | None = None
     row_scores: tuple[float, ...] = field(default=(), repr=False)
     row_p_values: tuple[float, ...] = field(default=(), repr=False)
+    prior_shift: PriorShift | None = None
+    replay: Replay | None = None
 
     @property
     def rejected(self) -> bool:
@@ -122,7 +126,8 @@ class WindowResult:
     ) -> WindowScore:
         """The event. Without `counts` every row of the window was given to the test."""
         tested = len(self.origins) if self.status == "tested" else 0
-        counts = counts or Counts(seen=len(self.origins), tested=tested, rejected=self.rejected_rows)
+        seen = len(self.origins) + (self.replay.rows if self.replay else 0)
+        counts = counts or Counts(seen=seen, tested=tested, rejected=self.rejected_rows)
         return WindowScore(
             id=score_id(self.model, window, self.reference),
             model=self.model,
@@ -157,6 +162,8 @@ class WindowResult:
             contamination=self.contamination and Contamination(**asdict(self.contamination)),
             detection_rate=self.detection_rate,
             baseline_detection_rate=self.baseline_detection_rate,
+            prior_shift=self.prior_shift,
+            replay=self.replay,
             permutations=self.permutations,
             content_sha256=self.content_sha256(window=window, seen=counts.seen, k=k),
             evidence=evidence,

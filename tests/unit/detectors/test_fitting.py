@@ -90,9 +90,11 @@ def test_a_feature_that_hardly_varies_is_scaled_by_the_floor() -> None:
 
 
 def test_a_layer_that_never_varies_can_be_fitted() -> None:
-    artefact = fit(plain_frame({"fc": np.full((90, 3), 0.1, np.float32)}))
-    assert artefact.arrays["fit.fc.scale"].tolist() == pytest.approx([SCALE_FLOOR] * 3)
-    assert artefact.manifest.layers["fc"].median_distance == 1.0
+    live = gaussian_frame(90, 0).layers["fc"]
+    artefact = fit(plain_frame({"dead": np.full((90, 3), 0.1, np.float32), "live": live}))
+    assert artefact.arrays["fit.dead.scale"].tolist() == pytest.approx([SCALE_FLOOR] * 3)
+    assert artefact.manifest.layers["dead"].median_distance == 1.0
+    assert artefact.manifest.sizes.excluded_repeated == 0
 
 
 def test_the_projection_has_two_axes_also_for_one_feature() -> None:

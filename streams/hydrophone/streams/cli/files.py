@@ -11,7 +11,7 @@ from rich.table import Table
 from hydrophone.schemas.errors import BrokerUnavailable, FrameInvalid, TopicMissing
 from hydrophone.schemas.event import WindowBounds
 from hydrophone.schemas.frame import Heartbeat, decode
-from hydrophone.schemas.score import WindowScore
+from hydrophone.schemas.score import PriorShift, WindowScore
 from hydrophone.streams import topics
 from hydrophone.streams.cli.console import err, out, progress, readable
 from hydrophone.streams.cli.options import Bootstrap, Device, Json, KafkaProperty, Prefix, kafka_flags
@@ -63,6 +63,7 @@ def show_score(event: WindowScore) -> None:
     """For people."""
     if event.joint is None:
         out.print(f"{event.model}: {event.counts.seen} rows, not tested: {event.reason}", markup=False)
+        _show_signals(event)
         return
     verdict = "DIFFERENT from the reference" if event.rejected else "no difference found"
     out.print(f"{event.model}: {event.counts.tested} rows, {verdict}, p = {event.joint.p_value:.4g}", markup=False)
@@ -77,11 +78,33 @@ def show_score(event: WindowScore) -> None:
         baseline = event.baseline_detection_rate
         beside = "" if baseline is None else f" (the reference against itself: {baseline:.0%})"
         out.print(f"detection rate {event.detection_rate:.0%}{beside}", markup=False)
+    _show_signals(event)
     if event.rejected:
         out.print("most suspicious rows:", markup=False)
         for suspect in event.suspects:
             name = suspect.sample_id or f"row {suspect.row} of frame {suspect.frame_id}"
             out.print(readable(f"  {suspect.score:8.3g}  {name}  {suspect.client_id or ''}"), markup=False)
+
+
+def _show_signals(event: WindowScore) -> None:
+    """What stands beside the test, where there is something to say."""
+    replay, shift = event.replay, event.prior_shift
+    if replay is not None and replay.rows:
+        out.print(f"replay: {replay.rows} rows repeat another, p = {replay.p_value:.4g}", markup=False)
+        for group in replay.groups:
+            kind = "equal" if group.is_exact else "nearly equal"
+            names = f"{', '.join(group.sample_ids)}  {', '.join(group.client_ids)}"
+            out.print(readable(f"  {group.rows:6} {kind} rows  {names}"), markup=False)
+    if shift is not None:
+        out.print(f"class mix: p = {shift.p_value:.4g}{_most_moved(shift, event.alpha)}", markup=False)
+
+
+def _most_moved(shift: PriorShift, alpha: float) -> str:
+    """The class whose share moved most, where the mix did."""
+    if shift.p_value > alpha:
+        return ""
+    name, (window, reference) = max(shift.shares.items(), key=lambda item: abs(item[1][0] - item[1][1]))
+    return f", most of all class {name}: {window:.1%} here, {reference:.1%} in the reference"
 
 
 def record(

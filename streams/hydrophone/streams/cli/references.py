@@ -81,6 +81,7 @@ def fit(
     for count, why in (
         (sizes.excluded_labelled, "labelled adversarial or noisy"),
         (sizes.excluded_bad, "not finite"),
+        (sizes.excluded_repeated, "that repeat another"),
         (sizes.excluded_surplus, "more than the test permutes"),
     ):
         if count:
