@@ -53,12 +53,11 @@ def decide(
 
 
 def _memory(state: ModelState | None, score: WindowScore) -> ModelState:
-    """The state to go on with: this one while the reference stays, else an empty one that knows what was counted."""
+    """The state to go on with: this one while the reference stays, else an empty one."""
     assert score.reference is not None, "without a reference there is nothing to remember"
     if state is not None and state.reference_sha256 == score.reference.sha256:
         return state
-    counted = state.last_end_ms if state is not None else -1
-    return ModelState(model=score.model, reference_sha256=score.reference.sha256, last_end_ms=counted)
+    return ModelState(model=score.model, reference_sha256=score.reference.sha256, last_end_ms=score.window.end_ms)
 
 
 def _fired(rules: AlarmRules, memory: ModelState, score: WindowScore) -> tuple[FiredRule, ...]:
