@@ -23,7 +23,8 @@ from hydrophone.schemas.frame import Frame, Heartbeat
 from hydrophone.schemas.identity import FramePriorities
 from hydrophone.schemas.sagemaker import constraint_violations, job_files, message, metric_lines
 from hydrophone.schemas.score import WindowScore
-from hydrophone.streams.alerting import alarm_rule, decide
+from hydrophone.streams.alerting import decide
+from hydrophone.streams.budget import alarm_rules
 from hydrophone.streams.catalog import ReferenceCatalog
 from hydrophone.streams.contract import Contract
 from hydrophone.streams.effects import WindowClosed
@@ -144,12 +145,15 @@ def test_defect_4_a_window_of_few_rows_is_an_answer(reference: Reference) -> Non
 
 def test_defect_5_an_excess_over_the_baseline_alone_is_no_alarm() -> None:
     """There, any detection rate at or above the baseline rang."""
-    budget = alarm_rule(false_alarms_per_month=1.0, window_ms=60_000, permutations=999)
+    rules = alarm_rules(false_alarms_per_month=1.0, window_ms=60_000, permutations=999)
     excess = {"detection_rate": 0.3, "baseline_detection_rate": 0.01, "rejected": False}
-    scores = [window_score(start_ms=T0 + 1000 * i, p_value=0.2).model_copy(update=excess) for i in range(budget.n + 1)]
+    scores = [
+        window_score(start_ms=T0 + 1000 * i, p_value=0.2).model_copy(update=excess)
+        for i in range(rules.immediate.n + 1)
+    ]
     state = None
     for score in scores:
-        state, alert = decide(budget, state, score)
+        state, alert = decide(rules, state, score, shared=0.1)
         assert alert is None
     assert constraint_violations(scores) == {"violations": []}
     assert message(scores).startswith("Completed: ")
