@@ -20,7 +20,7 @@ __all__ = ["NEAR", "RepeatRule", "exact_leaders", "groups_of"]
 
 NEAR: Final = 3e-5
 """Of a layer's squared median distance: closer rows are one input, rounded twice. On Fashion-MNIST, rounding to float16
-moves a row by up to 1.1e-5 of it; distinct images are 7.9e-4 apart or more (docs/decisions/0010-near-duplicates.md)."""
+moves a row by up to 1.1e-5 of it; distinct images are 7.9e-4 apart or more (docs/decisions/0012-near-duplicates.md)."""
 
 OUTPUT_TOLERANCE: Final = 1e-3
 """Probabilities closer than this are equal: rounding one to float16 moves it by at most 2.5e-4, twice that two."""
@@ -101,16 +101,16 @@ class RepeatRule:
         first = np.flatnonzero(leaders == np.arange(len(rows)))
         places = np.hstack([layer.places(rows.layers[layer.name][first]) for layer in self.layers[:PLACED_LAYERS]])
         tree = cKDTree(places)
-        crowd = tree.query_ball_point(places, SLACK, p=np.inf, return_length=True)
+        nearest_two, _ = tree.query(places, k=2, p=np.inf, distance_upper_bound=SLACK)
         near = np.arange(len(first))
-        for i in np.flatnonzero(crowd > 1).tolist():
+        for i in np.flatnonzero(np.isfinite(nearest_two).all(1)).tolist():
             if near[i] == i:
                 others = np.array(tree.query_ball_point(places[i], SLACK, p=np.inf), np.intp)
                 others = others[(others > i) & (near[others] == others)]
                 near[others[self._near(rows, int(first[i]), first[others])]] = i
-        places_of = np.zeros(len(rows), np.intp)
-        places_of[first] = first[near]
-        return places_of[leaders]
+        lead = np.arange(len(rows))
+        lead[first] = first[near]
+        return lead[leaders]
 
     def exactly_equal(self, rows: Frame) -> bool:
         """All rows have the same bytes in what is compared."""

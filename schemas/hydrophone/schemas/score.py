@@ -108,14 +108,16 @@ class PriorShift(Value):
 
     p_value: Probability
     statistic: float
-    shares: dict[str, tuple[float, float]] = Field(description="share of each class: in the window, in the reference")
+    shares: dict[str, tuple[float, float]] = Field(
+        description="share of each class (`other`: of all without a stratum): in the window, in the reference"
+    )
 
 
 class Repeated(Value):
     """One group of equal or nearly equal rows; the ids are of a few of them."""
 
-    rows: int
-    is_exact: bool
+    rows: int = Field(description="rows of the group, the tested one included")
+    is_exact: bool = Field(description="all of the same bytes; else some differ by as little as rounding does")
     sample_ids: tuple[str, ...] = ()
     client_ids: tuple[str, ...] = ()
 
@@ -124,8 +126,8 @@ class Replay(Value):
     """Rows that repeat another row of the window. They are tested once; `p_value` is of so many repetitions."""
 
     rows: int = Field(description="rows left out of the test because they repeat another")
-    p_value: Probability
-    groups: tuple[Repeated, ...] = Field(description="largest first")
+    p_value: Probability = Field(description="beta-binomial tail at the rate of natural traffic; 1 without repetition")
+    groups: tuple[Repeated, ...] = Field(description="the largest, largest first")
 
 
 class Contamination(Value):

@@ -136,13 +136,24 @@ def test_untested_window_leaves_the_models_memory_alone(reference: Reference) ->
 
 @pytest.mark.parametrize("value", [3e38, -3e38, 1e-45])
 def test_extreme_but_finite_values_get_a_p_value(reference: Reference, value: float) -> None:
-    values = np.random.default_rng(0).standard_normal((40, WIDTH)).astype(np.float32)
-    values[:, 0] = value
-    layers = {"fc": values}
-    score = judge_with(reference).judge(closed(layers=layers), None, None).score
+    values = np.random.default_rng(8).standard_normal((40, WIDTH)).astype(np.float32)
+    values[:, :-1] = value
+    score = judge_with(reference).judge(closed(layers={"fc": values}), None, None).score
 
     assert score.joint is not None
     assert 0 < score.joint.p_value <= 1
+
+
+def test_a_window_of_one_row_sent_again_and_again_is_untested_and_says_why(reference: Reference) -> None:
+    layers = {"fc": np.full((40, WIDTH), 0.5, np.float32)}
+    judgement = judge_with(reference).judge(closed(layers=layers), None, None)
+
+    score = judgement.score
+    assert (score.status, score.reason, score.counts.tested) == ("not_tested", "too_few_distinct_rows", 0)
+    assert score.replay is not None
+    assert score.replay.rows == 39
+    assert score.replay.p_value < 1e-6
+    assert judgement.state is None
 
 
 def test_label_of_any_length_does_not_make_a_score_of_any_size(reference: Reference) -> None:
