@@ -21,7 +21,7 @@ NO_EVIDENCE: Final = (0.0,) * len(SHIFTS)
 
 REFERENCE_SHARE: Final = 0.5
 """Of m/(n+m), what is shared of a joint statistic: between (m/(n+m))² of an MMD and m/(n+m) of a mean or a rank sum.
-Measured 0.41 at n = 4m and 0.52 at n = 16m (docs/decisions/0010-evidence-over-time.md)."""
+Measured 0.41 at n = 4m and 0.52 at n = 16m (docs/decisions/0011-evidence-over-time.md)."""
 
 WINDOWS_SHARE: Final = 2 / 199
 """The same for a rank among clean windows, at the fewest that are used for ranking."""
