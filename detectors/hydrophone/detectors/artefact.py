@@ -63,13 +63,17 @@ class Manifest(_Part):
     sizes: Sizes
     fit_share: float
     seed: int
+    block_rows: int | None = Field(
+        None, ge=2, description="rows are in time order, so many to a block, and blocks change sides; null: strata"
+    )
     permutations: int = Field(ge=1)
     alpha: float = Field(gt=0, lt=1)
     files: dict[str, str] = Field(description="sha256 of each file")
 
     def text(self) -> str:
         """The bytes that are hashed, so the same manifest always has the same identity."""
-        return canonical_json(self.model_dump(mode="json")) + "\n"
+        unused = {"block_rows"} if self.block_rows is None else set()  # references from before it keep their identity
+        return canonical_json(self.model_dump(mode="json", exclude=unused)) + "\n"
 
     @property
     def sha256(self) -> str:

@@ -29,10 +29,16 @@ from hydrophone.detectors.strata import Strata
 from hydrophone.schemas.errors import FrameInvalid, ReferenceInvalid
 from hydrophone.schemas.frame import Frame, concat
 
-__all__ = ["MAX_REFERENCE_ROWS", "MIN_ROWS", "fit_artefact"]
+__all__ = ["BLOCK_ROWS", "MAX_REFERENCE_ROWS", "MIN_ROWS", "fit_artefact", "time_order"]
 
 MIN_ROWS: Final = 20
 """Rows each of the two parts needs."""
+
+BLOCK_ROWS: Final = 20
+"""Rows a block, unless told otherwise."""
+
+MIN_BLOCKS: Final = 10
+"""Blocks of a reference that change sides: five of a window's and ten make 3,003 splits."""
 
 MAX_REFERENCE_ROWS: Final = 2_000
 """Permuted rows kept unless told otherwise: with strata the cost of a window grows with their square."""
@@ -49,12 +55,20 @@ def fit_artefact(
     seed: int,
     fit_share: float,
     max_reference_rows: int = MAX_REFERENCE_ROWS,
+    block_rows: int | None = None,
     version: str | None = None,
 ) -> ReferenceArtefact:
-    """Fit on all rows labelled 0 or not at all. Raises `ReferenceInvalid` naming the rule that the rows break."""
-    _check(permutations, alpha, seed, fit_share, max_reference_rows)
+    """Fit on all rows labelled 0 or not at all; with `block_rows`, parted in runs of so many rows in time order.
+
+    Raises `ReferenceInvalid` naming the rule that the rows break.
+    """
+    _check(permutations, alpha, seed, fit_share, max_reference_rows, block_rows)
     rows, excluded_labelled, excluded_bad = _natural_rows(list(frames))
-    fit, reference = _split(len(rows), fit_share, seed, max_reference_rows)
+    if block_rows is None:
+        fit, reference = _split(len(rows), fit_share, seed, max_reference_rows)
+    else:
+        rows = rows.take(time_order(rows))
+        fit, reference = _split_blocks(len(rows), fit_share, seed, max_reference_rows, block_rows)
     predicted = rows.classes()
     strata = None if predicted is None else Strata.fit(predicted[fit], reference_rows=len(reference))
     assigned = np.zeros(len(fit), np.int64) if strata is None or predicted is None else strata.assign(predicted[fit])
@@ -86,6 +100,7 @@ def fit_artefact(
         ),
         fit_share=fit_share,
         seed=seed,
+        block_rows=block_rows,
         permutations=permutations,
         alpha=alpha,
         files={ARRAYS: digest},
@@ -93,7 +108,9 @@ def fit_artefact(
     return ReferenceArtefact(manifest, arrays)
 
 
-def _check(permutations: int, alpha: float, seed: int, fit_share: float, max_reference_rows: int) -> None:
+def _check(
+    permutations: int, alpha: float, seed: int, fit_share: float, max_reference_rows: int, block_rows: int | None
+) -> None:
     rules = [
         (permutations >= 1, f"`permutations` must be at least 1; got {permutations}"),
         (0 < alpha < 1, f"`alpha` must lie between 0 and 1; got {alpha}"),
@@ -103,6 +120,7 @@ def _check(permutations: int, alpha: float, seed: int, fit_share: float, max_ref
             max_reference_rows >= MIN_ROWS,
             f"`max_reference_rows` must be at least {MIN_ROWS}; got {max_reference_rows}",
         ),
+        (block_rows is None or block_rows >= 2, f"`block_rows` must be at least 2; got {block_rows}"),
         (
             permutations < 1 or alpha >= 1 / (permutations + 1),
             f"`permutations` must be more for alpha {alpha}: no p is below 1 / (permutations + 1); got {permutations}",
@@ -149,6 +167,33 @@ def _split(rows: int, fit_share: float, seed: int, most: int) -> tuple[NDArray[n
     order = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, rows]))).permutation(rows)
     cut = min(max(round(rows * fit_share), MIN_ROWS), rows - MIN_ROWS)
     return order[:cut], order[cut : cut + most]
+
+
+def _split_blocks(
+    rows: int, fit_share: float, seed: int, most: int, block_rows: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The same of whole blocks of rows in time order; those of the reference stay in time order. Rows over are fit
+    rows."""
+    blocks = rows // block_rows
+    needed = MIN_BLOCKS + -(-MIN_ROWS // block_rows)
+    if blocks < needed:
+        raise ReferenceInvalid(
+            f"a reference of blocks needs at least {needed} blocks of `block_rows` {block_rows}; got {rows} natural "
+            "rows; record more validation traffic or choose smaller blocks"
+        )
+    order = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, rows]))).permutation(blocks)
+    cut = min(max(round(blocks * fit_share), -(-MIN_ROWS // block_rows)), blocks - MIN_BLOCKS)
+    most_blocks = max(most // block_rows, MIN_BLOCKS)
+    starts = np.arange(block_rows)[None]
+    fit = (order[:cut, None] * block_rows + starts).ravel()
+    reference = (np.sort(order[cut : cut + most_blocks])[:, None] * block_rows + starts).ravel()
+    return np.r_[fit, np.arange(blocks * block_rows, rows)], reference
+
+
+def time_order(rows: Frame) -> NDArray[np.intp]:
+    """Rows by event time; at the same instant by frame, then by place in it."""
+    origins = rows.row_origins()
+    return np.lexsort((origins.rows, origins.frames()[1], rows.event_time_ms))
 
 
 def _fit_layer(

@@ -12,9 +12,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hydrophone.detectors.bins import Bins
 from hydrophone.detectors.kernels import gaussian, squared_distances
 
-__all__ = ["BLOCK_ROWS", "UpperGram", "upper_distances", "upper_kernels"]
+__all__ = ["BLOCK_ROWS", "UpperGram", "binned_gram", "upper_distances", "upper_kernels"]
 
 BLOCK_ROWS: Final = 256
 """Measured: 128 to 512 rows cost the same; fewer lose GEMM speed, more save less of the lower half."""
@@ -22,7 +23,8 @@ BLOCK_ROWS: Final = 256
 
 @dataclass(frozen=True)
 class UpperGram:
-    """Strict upper triangles of G kernel matrices over the same n rows, as blocks `[G, b, n - start]`.
+    """Upper triangles of G kernel matrices over the same n rows, strict ones but for bins, as blocks
+    `[G, b, n - start]`.
 
     `blocks()` may compute them anew each time: what is too large to keep is recomputed, never spilled.
     """
@@ -48,6 +50,27 @@ class UpperGram:
             r[:, start : start + across.shape[1]] += across
             r[:, start:] += down
         return r
+
+
+def binned_gram(
+    rows: Float[Tensor, "n d"], bins: Bins, bandwidths: Sequence[float], centres: Sequence[float]
+) -> UpperGram:
+    """The kernels of the rows that are in bins, summed over pairs of bins; pairs of rows within a bin count too."""
+    members = rows if bins.take is None else rows[bins.take]
+    members = members[torch.isin(bins.unit_of_row, bins.moving).to(rows.device)]
+    inside = Bins(bins.size, tuple(bins.size * count for count in bins.bins), bins.bins)
+    units, unit_of_row = sum(bins.bins), inside.unit_of_row.to(rows.device)
+    sums = torch.zeros(len(bandwidths), units, units, device=rows.device)
+    for start in range(0, members.shape[0], BLOCK_ROWS):
+        some = slice(start, start + BLOCK_ROWS)
+        squared = squared_distances(members[some], members)
+        kernels = torch.stack([gaussian(squared, h).sub_(c) for h, c in zip(bandwidths, centres, strict=True)])
+        kernels[:, :, start:].diagonal(dim1=1, dim2=2).zero_()
+        sums.index_add_(1, unit_of_row[some], inside.sums(kernels))
+    sums.diagonal(dim1=1, dim2=2).mul_(0.5)  # `quadratic` counts what it finds twice
+    starts = range(0, units, BLOCK_ROWS)
+    blocks = [(at, sums[:, at : at + BLOCK_ROWS, at:].triu().contiguous()) for at in starts]
+    return UpperGram(units, len(bandwidths), lambda: iter(blocks))
 
 
 def upper_distances(X: Float[Tensor, "n d"]) -> Iterator[tuple[int, Float[Tensor, "b rest"]]]:

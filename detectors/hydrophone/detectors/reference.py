@@ -7,7 +7,7 @@ whatever order they arrive (within 2 / (B + 1) across devices).
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 
 from hydrophone.detectors.artefact import Manifest, ReferenceArtefact
 from hydrophone.detectors.device import device_name, resolve_device
-from hydrophone.detectors.fitting import MAX_REFERENCE_ROWS, fit_artefact
+from hydrophone.detectors.fitting import BLOCK_ROWS, MAX_REFERENCE_ROWS, fit_artefact, time_order
 from hydrophone.detectors.permutation import e_value
 from hydrophone.detectors.prepared import MEMORY_BYTES, PreparedReference
-from hydrophone.detectors.result import BranchResult, LayerResult, SuspectRow, WindowResult
+from hydrophone.detectors.result import BranchResult, Calibration, LayerResult, SuspectRow, WindowResult
 from hydrophone.detectors.strata import exchangeable
 from hydrophone.detectors.window_test import BranchName, WindowRows, WindowStatistics, window_statistics
 from hydrophone.detectors.witness import row_scores
@@ -35,6 +35,9 @@ MIN_SAMPLES: Final = 20
 
 MIN_EFFECTIVE: Final = 20
 """Window rows that must have reference rows of their class; with fewer, permutations ignore classes and say so."""
+
+MIN_BLOCKS: Final = 3
+"""Blocks a window needs where blocks change sides."""
 
 TOP_SUSPECTS: Final = 10
 
@@ -114,6 +117,8 @@ class Reference:
         if left_out == len(rows):
             return self._untested((), "no_finite_rows", left_out)
         rows = rows if finite is None else rows.take(finite)
+        if self.manifest.block_rows is not None:
+            return self._test(rows.take(time_order(rows)), left_out)
         # Ascending priority under the reference's own key: no arrival order can steer the test.
         origins = rows.row_origins()
         order = origins.order_by(origin_priorities(origins, bytes.fromhex(self.id.sha256)))
@@ -123,7 +128,9 @@ class Reference:
         origins = rows.row_origins()
         if len(rows) < MIN_SAMPLES:
             return self._untested(origins, "too_few_rows", left_out)
-        assigned, is_stratified, effective = self._strata(rows)
+        if len(rows) < MIN_BLOCKS * (self.manifest.block_rows or 0):
+            return self._untested(origins, "too_few_blocks", left_out)
+        assigned, is_stratified = self._strata(rows)
         layers = {name: rows.layers[name] for name in self.manifest.layers}
         output = rows.output if self.manifest.output_classes is not None else None
         with torch.inference_mode():
@@ -139,8 +146,9 @@ class Reference:
             self.prepared.seed,
             device_name(self._device),
             origins,
-            calibration="stratified" if is_stratified else "permutation",
-            effective_rows=effective,
+            calibration=self._calibration(is_stratified=is_stratified),
+            effective_rows=statistics.effective_rows,
+            bin_rows=statistics.bin_rows,
             p_value=statistics.joint.p_value(),
             statistic=float(statistics.joint.maxima[0]),
             e_value=e_value(statistics.joint.maxima),
@@ -167,15 +175,21 @@ class Reference:
             reason=reason,
         )
 
-    def _strata(self, rows: Frame) -> tuple[NDArray[np.int64], bool, int]:
-        """Each row's stratum, whether splits stay within strata, and how many rows can change sides. They do not where
-        there are no classes, or too few rows of classes the reference holds."""
+    def _calibration(self, *, is_stratified: bool) -> Calibration:
+        if self.manifest.block_rows is not None:
+            return "blocks"
+        return "stratified" if is_stratified else "permutation"
+
+    def _strata(self, rows: Frame) -> tuple[NDArray[np.int64], bool]:
+        """Each row's stratum, and whether splits stay within strata. They do not where there are no classes, or too few
+        rows of classes the reference holds, or where blocks of rows change sides."""
         predicted, strata = rows.classes(), self.prepared.strata
         if strata is None or predicted is None:
-            return np.zeros(len(rows), np.int64), False, len(rows)
+            return np.zeros(len(rows), np.int64), False
         assigned = strata.assign(predicted)
-        effective = exchangeable(self.prepared.counts, strata.counts(assigned))
-        return (assigned, False, len(rows)) if effective < MIN_EFFECTIVE else (assigned, True, effective)
+        if self.manifest.block_rows is not None:
+            return assigned, False
+        return assigned, exchangeable(self.prepared.counts, strata.counts(assigned)) >= MIN_EFFECTIVE
 
     def _strata_rows(self, assigned: NDArray[np.int64]) -> dict[str, int]:
         strata = self.prepared.strata
@@ -211,12 +225,17 @@ def fit_reference(
     fit_share: float = 1 / 3,
     device: str = "auto",
     max_reference_rows: int = MAX_REFERENCE_ROWS,
+    calibration: Literal["stratified", "blocks"] = "stratified",
+    block_rows: int = BLOCK_ROWS,
     version: str | None = None,
 ) -> Reference:
     """Fit on natural validation traffic: rows with a label other than 0 are left out and counted.
 
     A `fit_share` of the rows, drawn by `seed`, gives scales and bandwidths; up to `max_reference_rows` of the others
-    are the reference proper. Raises `ReferenceInvalid` when there are too few rows or the frames do not fit together.
+    are the reference proper. With `blocks`, for traffic whose rows depend on their neighbours in time, the same holds
+    of runs of `block_rows` rows in time order, and those change sides, classes ignored.
+
+    Raises `ReferenceInvalid` when there are too few rows or the frames do not fit together.
     """
     artefact = fit_artefact(
         frames,
@@ -225,6 +244,7 @@ def fit_reference(
         seed=seed,
         fit_share=fit_share,
         max_reference_rows=max_reference_rows,
+        block_rows=block_rows if calibration == "blocks" else None,
         version=version,
     )
     return Reference(artefact, device=device)

@@ -22,7 +22,7 @@ from hydrophone.schemas.score import (
     score_id,
 )
 
-__all__ = ["BranchResult", "LayerResult", "SuspectRow", "WindowResult"]
+__all__ = ["BranchResult", "Calibration", "LayerResult", "SuspectRow", "WindowResult"]
 
 Calibration = Literal["permutation", "stratified", "blocks", "windows"]
 
@@ -75,6 +75,7 @@ class WindowResult:
     origins: Sequence[Origin]
     calibration: Calibration = "permutation"
     effective_rows: int = 0
+    bin_rows: int = 1
     rejected_rows: int = 0
     reason: str | None = None
     p_value: float | None = None
@@ -129,6 +130,7 @@ class WindowResult:
             calibration=self.calibration,
             strata=None if self.strata_rows is None else Strata(rows=dict(self.strata_rows)),
             effective_rows=self.effective_rows,
+            bin_rows=self.bin_rows,
             suspects=tuple(_suspect(row, source) for row in self.suspects),
             permutations=self.permutations,
             content_sha256=self.content_sha256(window=window, seen=counts.seen, k=k),

@@ -170,6 +170,7 @@ class WindowScore(Event):
     calibration: Literal["permutation", "stratified", "blocks", "windows"] = Field(description="the null p is from")
     strata: Strata | None = None
     effective_rows: int
+    bin_rows: int = Field(1, description="rows that change sides together in a permutation")
     suspects: tuple[Suspect, ...] = ()
     contamination: Contamination | None = None
     prior_shift: PriorShift | None = None

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -19,6 +20,12 @@ from hydrophone.streams.frame_files import frame_paths, read_frames
 from hydrophone.streams.settings import load_settings
 
 __all__ = ["register"]
+
+
+class Calibration(StrEnum):
+    STRATIFIED = "stratified"
+    BLOCKS = "blocks"
+
 
 reference = typer.Typer(help="Fit, show and announce references.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -38,6 +45,10 @@ def fit(
     max_reference_rows: Annotated[
         int, typer.Option(help="Most rows to test windows against: more make the level firmer and windows slower.")
     ] = 2000,
+    calibration: Annotated[
+        Calibration, typer.Option(help="What changes sides: rows of a class, or blocks of rows in time order.")
+    ] = Calibration.STRATIFIED,
+    block_rows: Annotated[int, typer.Option(help="Rows a block, for `--calibration blocks`.")] = 20,
     version: Annotated[str | None, typer.Option(help="A name for this version.  [default: from the content]")] = None,
     device: Device = None,
     as_json: Json = False,
@@ -63,6 +74,8 @@ def fit(
         seed=seed,
         device=device or "auto",
         max_reference_rows=max_reference_rows,
+        calibration=calibration.value,
+        block_rows=block_rows,
         version=version,
     )
     fitted.save(directory)
