@@ -57,8 +57,9 @@ def block_order(rows: int, size: int) -> NDArray[np.intp]:
 
 @dataclass(frozen=True)
 class Bins:
-    """One side's rows, stratum after stratum. Of a stratum's rows the first `size · bins` are in bins, row i in
-    bin i mod `bins`; the others are one unit that never changes sides. Units stand in the order of their strata, bins first.
+    """One side's rows, stratum after stratum. Of a stratum's rows the first `size · bins` are in bins, row i in the bin
+    i mod `bins`; the others are one unit that never changes sides. Units stand in the order of their strata, bins
+    first.
 
     `take` brings rows that stand in another order into this one.
     """
@@ -114,6 +115,16 @@ class Bins:
                 parts.append(values[..., end - left : end].sum(-1, keepdim=True))
             start = end
         return torch.cat(parts, -1)
+
+    @cached_property
+    def members(self) -> Int[Tensor, "size bins"]:
+        """The rows of each bin."""
+        starts = np.cumsum((0, *self.counts)).tolist()
+        parts = [
+            start + torch.arange(self.size * bins).view(self.size, bins)
+            for start, bins in zip(starts, self.bins, strict=False)
+        ]
+        return torch.cat(parts, 1)
 
     @cached_property
     def moving(self) -> Int[Tensor, " bins"]:

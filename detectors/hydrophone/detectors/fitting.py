@@ -40,8 +40,8 @@ BLOCK_ROWS: Final = 20
 MIN_BLOCKS: Final = 10
 """Blocks of a reference that change sides: five of a window's and ten make 3,003 splits."""
 
-MAX_REFERENCE_ROWS: Final = 2_000
-"""Permuted rows kept unless told otherwise: with strata the cost of a window grows with their square."""
+MAX_REFERENCE_ROWS: Final = 8_000
+"""Permuted rows kept unless told otherwise: 16 times a window of 500."""
 
 SCALE_FLOOR: Final = 0.1
 """Least scale of a feature, as a share of the layer's: a unit that hardly fires on clean traffic would drown all."""

@@ -4,6 +4,7 @@ With z a 0/1 column: q = zᵀKz and r = K1. K is symmetric with a zero diagonal,
 everything and half the multiplications are saved; no matrix larger than one block row is ever multiplied at once.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -56,17 +57,14 @@ def binned_gram(
     rows: Float[Tensor, "n d"], bins: Bins, bandwidths: Sequence[float], centres: Sequence[float]
 ) -> UpperGram:
     """The kernels of the rows that are in bins, summed over pairs of bins; pairs of rows within a bin count too."""
-    members = rows if bins.take is None else rows[bins.take]
-    members = members[torch.isin(bins.unit_of_row, bins.moving).to(rows.device)]
-    inside = Bins(bins.size, tuple(bins.size * count for count in bins.bins), bins.bins)
-    units, unit_of_row = sum(bins.bins), inside.unit_of_row.to(rows.device)
+    members = (bins.members if bins.take is None else bins.take[bins.members]).to(rows.device)
+    units = members.shape[1]
     sums = torch.zeros(len(bandwidths), units, units, device=rows.device)
-    for start in range(0, members.shape[0], BLOCK_ROWS):
-        some = slice(start, start + BLOCK_ROWS)
-        squared = squared_distances(members[some], members)
-        kernels = torch.stack([gaussian(squared, h).sub_(c) for h, c in zip(bandwidths, centres, strict=True)])
-        kernels[:, :, start:].diagonal(dim1=1, dim2=2).zero_()
-        sums.index_add_(1, unit_of_row[some], inside.sums(kernels))
+    for first, second in itertools.combinations_with_replacement(range(bins.size), 2):
+        squared = squared_distances(rows[members[first]], rows[members[second]])
+        for total, h, centre in zip(sums, bandwidths, centres, strict=True):
+            kernel = gaussian(squared, h).sub_(centre)
+            total.add_(kernel.fill_diagonal_(0.0) if first == second else kernel + kernel.T)
     sums.diagonal(dim1=1, dim2=2).mul_(0.5)  # `quadratic` counts what it finds twice
     starts = range(0, units, BLOCK_ROWS)
     blocks = [(at, sums[:, at : at + BLOCK_ROWS, at:].triu().contiguous()) for at in starts]

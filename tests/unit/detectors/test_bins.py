@@ -1,7 +1,5 @@
 """How many rows change sides together, and that a window tested so is tested as the oracle does."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -60,12 +58,12 @@ def test_a_block_is_a_run_of_rows() -> None:
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+def small(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """What holds of thousands of rows, from a hundred rows on."""
     monkeypatch.setattr(bins, "SINGLE_ROWS", 100)
     monkeypatch.setattr(bins, "ENOUGH_BINS", 12)
     monkeypatch.setattr(bins, "MOST_LEFT", 0.2)
-    yield monkeypatch
+    return monkeypatch
 
 
 def classed(rows: int, seed: int, shift: float = 0.0) -> Frame:

@@ -44,7 +44,7 @@ def fit(
     seed: Annotated[int, typer.Option(help="Which rows are fitted on.")] = 0,
     max_reference_rows: Annotated[
         int, typer.Option(help="Most rows to test windows against: more make the level firmer and windows slower.")
-    ] = 2000,
+    ] = 8000,
     calibration: Annotated[
         Calibration, typer.Option(help="What changes sides: rows of a class, or blocks of rows in time order.")
     ] = Calibration.STRATIFIED,
