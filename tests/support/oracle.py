@@ -16,6 +16,7 @@ __all__ = [
     "gaussian_kernel",
     "joint_test",
     "p_value",
+    "rows_of_units",
     "score_statistic",
     "studentised",
     "unbiased_mmd2",
@@ -99,6 +100,16 @@ def joint_test(
         own = np.stack(values).max(0)
         results[name] = (float(own[0]), p_value(own[0], own[1:]), p_value(own[0], maxima[1:]))
     return OracleResult(float(maxima[0]), p_value(maxima[0], maxima[1:]), results, everything, mmd2)
+
+
+def rows_of_units(units: NDArray[np.floating], rows: int, size: int, *, in_turn: bool) -> NDArray[np.floating]:
+    """Splits of rows from those of their bins of `size` rows, behind which one more line may stand for the rows over.
+
+    `in_turn`: the first bin is the first `size` rows, and so on; else bins take turns, row after row.
+    """
+    bins = len(units) - (len(units) * size != rows)
+    whole = [row // size if in_turn else row % bins for row in range(bins * size)]
+    return units[[*whole, *[len(units) - 1] * (rows - len(whole))]]
 
 
 def score_statistic(score: Array, groups: NDArray[np.integer], columns: Sequence[NDArray[np.bool_]]) -> Array:

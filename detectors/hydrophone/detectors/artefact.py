@@ -99,6 +99,9 @@ class Manifest(_Part):
     repetition: tuple[Repetition, ...] = Field(min_length=1, description="smallest blocks first")
     fit_share: float
     seed: int
+    block_rows: int | None = Field(
+        None, ge=2, description="rows are in time order, so many to a block, and blocks change sides; null: strata"
+    )
     permutations: int = Field(ge=1)
     alpha: float = Field(gt=0, lt=1)
     windows: WindowCalibration | None = None
@@ -111,7 +114,7 @@ class Manifest(_Part):
         """The bytes that are hashed, so the same manifest always has the same identity, if fitted before a field was
         known too."""
         values = self.model_dump(mode="json")
-        later = ("baseline_detection_rate",)
+        later = ("baseline_detection_rate", "block_rows", "windows")
         return canonical_json({k: v for k, v in values.items() if v is not None or k not in later}) + "\n"
 
     @property

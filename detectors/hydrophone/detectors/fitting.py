@@ -33,15 +33,21 @@ from hydrophone.detectors.strata import Strata
 from hydrophone.schemas.errors import FrameInvalid, ReferenceInvalid
 from hydrophone.schemas.frame import Frame, concat
 
-__all__ = ["MAX_REFERENCE_ROWS", "MIN_ROWS", "fit_artefact"]
+__all__ = ["BLOCK_ROWS", "MAX_REFERENCE_ROWS", "MIN_ROWS", "fit_artefact", "time_order"]
 
 MIN_ROWS: Final = 20
 """Rows each of the two parts needs."""
 
-MAX_REFERENCE_ROWS: Final = 2_000
-"""Permuted rows kept unless told otherwise: with strata the cost of a window grows with their square."""
+BLOCK_ROWS: Final = 20
+"""Rows a block, unless told otherwise."""
 
-BLOCK_ROWS: Final = 512
+MIN_BLOCKS: Final = 10
+"""Blocks of a reference that change sides: five of a window's and ten make 3,003 splits."""
+
+MAX_REFERENCE_ROWS: Final = 8_000
+"""Permuted rows kept unless told otherwise: 16 times a window of 500."""
+
+REPEAT_ROWS: Final = 512
 """Rows in which repeats are sought, as in a window of the usual size: a popular input is then left as often here as
 there. Sought among all rows at once, it would be left once here, and often in the windows taken together."""
 
@@ -57,12 +63,20 @@ def fit_artefact(
     seed: int,
     fit_share: float,
     max_reference_rows: int = MAX_REFERENCE_ROWS,
+    block_rows: int | None = None,
     version: str | None = None,
 ) -> ReferenceArtefact:
-    """Fit on all rows labelled 0 or not at all. Raises `ReferenceInvalid` naming the rule that the rows break."""
-    _check(permutations, alpha, seed, fit_share, max_reference_rows)
+    """Fit on all rows labelled 0 or not at all; with `block_rows`, parted in runs of so many rows in time order.
+
+    Raises `ReferenceInvalid` naming the rule that the rows break.
+    """
+    _check(permutations, alpha, seed, fit_share, max_reference_rows, block_rows)
     rows, excluded_labelled, excluded_bad = _natural_rows(list(frames))
-    fit, others = _split(len(rows), fit_share, seed)
+    if block_rows is None:
+        fit, others = _split(len(rows), fit_share, seed)
+    else:
+        rows = rows.take(time_order(rows))
+        fit, others = _split_blocks(len(rows), fit_share, seed, max_reference_rows, block_rows)
     scales, medians = _scales(rows, fit)
     predicted = rows.classes()
     rule = RepeatRule.fitted(medians, scales, has_predicted=predicted is not None, has_output=rows.output is not None)
@@ -101,11 +115,12 @@ def fit_artefact(
             excluded_labelled=excluded_labelled,
             excluded_bad=excluded_bad,
             excluded_repeated=int((~distinct).sum()),
-            excluded_surplus=len(others) - len(reference),
+            excluded_surplus=int(distinct.sum()) - len(fit) - len(reference),
         ),
         repetition=count_repetition(rows.event_time_ms, lambda block: _repeated(rows, rule, block)),
         fit_share=fit_share,
         seed=seed,
+        block_rows=block_rows,
         permutations=permutations,
         alpha=alpha,
         baseline_detection_rate=_baseline(arrays, medians, strata, alpha, int(digest[:16], 16)),
@@ -114,7 +129,9 @@ def fit_artefact(
     return ReferenceArtefact(manifest, arrays)
 
 
-def _check(permutations: int, alpha: float, seed: int, fit_share: float, max_reference_rows: int) -> None:
+def _check(
+    permutations: int, alpha: float, seed: int, fit_share: float, max_reference_rows: int, block_rows: int | None
+) -> None:
     rules = [
         (permutations >= 1, f"`permutations` must be at least 1; got {permutations}"),
         (0 < alpha < 1, f"`alpha` must lie between 0 and 1; got {alpha}"),
@@ -124,6 +141,7 @@ def _check(permutations: int, alpha: float, seed: int, fit_share: float, max_ref
             max_reference_rows >= MIN_ROWS,
             f"`max_reference_rows` must be at least {MIN_ROWS}; got {max_reference_rows}",
         ),
+        (block_rows is None or block_rows >= 2, f"`block_rows` must be at least 2; got {block_rows}"),
         (
             permutations < 1 or alpha >= 1 / (permutations + 1),
             f"`permutations` must be more for alpha {alpha}: no p is below 1 / (permutations + 1); got {permutations}",
@@ -170,6 +188,33 @@ def _split(rows: int, fit_share: float, seed: int) -> tuple[NDArray[np.intp], ND
     order = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, rows]))).permutation(rows)
     cut = min(max(round(rows * fit_share), MIN_ROWS), rows - MIN_ROWS)
     return order[:cut], order[cut:]
+
+
+def _split_blocks(
+    rows: int, fit_share: float, seed: int, most: int, block_rows: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The same of whole blocks of rows in time order; those of the reference stay in time order. Rows over are fit
+    rows."""
+    blocks = rows // block_rows
+    needed = MIN_BLOCKS + -(-MIN_ROWS // block_rows)
+    if blocks < needed:
+        raise ReferenceInvalid(
+            f"a reference of blocks needs at least {needed} blocks of `block_rows` {block_rows}; got {rows} natural "
+            "rows; record more validation traffic or choose smaller blocks"
+        )
+    order = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, rows]))).permutation(blocks)
+    cut = min(max(round(blocks * fit_share), -(-MIN_ROWS // block_rows)), blocks - MIN_BLOCKS)
+    most_blocks = max(most // block_rows, MIN_BLOCKS)
+    starts = np.arange(block_rows)[None]
+    fit = (order[:cut, None] * block_rows + starts).ravel()
+    reference = (np.sort(order[cut : cut + most_blocks])[:, None] * block_rows + starts).ravel()
+    return np.r_[fit, np.arange(blocks * block_rows, rows)], reference
+
+
+def time_order(rows: Frame) -> NDArray[np.intp]:
+    """Rows by event time; at the same instant by frame, then by place in it."""
+    origins = rows.row_origins()
+    return np.lexsort((origins.rows, origins.frames()[1], rows.event_time_ms))
 
 
 def _baseline(
@@ -221,7 +266,7 @@ def _scaled(values: NDArray[Any], scales: Mapping[str, NDArray[Any]], name: str)
 def _distinct(rows: Frame, rule: RepeatRule) -> NDArray[np.bool_]:
     """Which rows repeat none of their block: what a window's rows are asked, of as many rows."""
     distinct = np.ones(len(rows), bool)
-    for block in blocks_of(rows.event_time_ms, BLOCK_ROWS):
+    for block in blocks_of(rows.event_time_ms, REPEAT_ROWS):
         distinct[block] = rule.leaders(rows.take(block)) == np.arange(len(block))
     return distinct
 

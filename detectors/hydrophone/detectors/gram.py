@@ -4,6 +4,7 @@ With z a 0/1 column: q = zᵀKz and r = K1. K is symmetric with a zero diagonal,
 everything and half the multiplications are saved; no matrix larger than one block row is ever multiplied at once.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,9 +13,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from hydrophone.detectors.bins import Bins
 from hydrophone.detectors.kernels import gaussian, squared_distances
 
-__all__ = ["BLOCK_ROWS", "UpperGram", "upper_distances", "upper_kernels"]
+__all__ = ["BLOCK_ROWS", "UpperGram", "binned_gram", "upper_distances", "upper_kernels"]
 
 BLOCK_ROWS: Final = 256
 """Measured: 128 to 512 rows cost the same; fewer lose GEMM speed, more save less of the lower half."""
@@ -22,7 +24,8 @@ BLOCK_ROWS: Final = 256
 
 @dataclass(frozen=True)
 class UpperGram:
-    """Strict upper triangles of G kernel matrices over the same n rows, as blocks `[G, b, n - start]`.
+    """Upper triangles of G kernel matrices over the same n rows, strict ones but for bins, as blocks
+    `[G, b, n - start]`.
 
     `blocks()` may compute them anew each time: what is too large to keep is recomputed, never spilled.
     """
@@ -48,6 +51,24 @@ class UpperGram:
             r[:, start : start + across.shape[1]] += across
             r[:, start:] += down
         return r
+
+
+def binned_gram(
+    rows: Float[Tensor, "n d"], bins: Bins, bandwidths: Sequence[float], centres: Sequence[float]
+) -> UpperGram:
+    """The kernels of the rows that are in bins, summed over pairs of bins; pairs of rows within a bin count too."""
+    members = (bins.members if bins.take is None else bins.take[bins.members]).to(rows.device)
+    units = members.shape[1]
+    sums = torch.zeros(len(bandwidths), units, units, device=rows.device)
+    for first, second in itertools.combinations_with_replacement(range(bins.size), 2):
+        squared = squared_distances(rows[members[first]], rows[members[second]])
+        for total, h, centre in zip(sums, bandwidths, centres, strict=True):
+            kernel = gaussian(squared, h).sub_(centre)
+            total.add_(kernel.fill_diagonal_(0.0) if first == second else kernel + kernel.T)
+    sums.diagonal(dim1=1, dim2=2).mul_(0.5)  # `quadratic` counts what it finds twice
+    starts = range(0, units, BLOCK_ROWS)
+    blocks = [(at, sums[:, at : at + BLOCK_ROWS, at:].triu().contiguous()) for at in starts]
+    return UpperGram(units, len(bandwidths), lambda: iter(blocks))
 
 
 def upper_distances(X: Float[Tensor, "n d"]) -> Iterator[tuple[int, Float[Tensor, "b rest"]]]:

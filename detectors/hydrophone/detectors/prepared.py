@@ -7,7 +7,8 @@ global kernel's is computed anew from the kept kernel blocks. What a window adds
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, Generic, TypeVar
 
 import numpy as np
@@ -17,8 +18,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from hydrophone.detectors.artefact import CLASSES, OUTPUTS, ReferenceArtefact
+from hydrophone.detectors.bins import Bins, bin_rows, block_order, reference_bins
 from hydrophone.detectors.closeness import Closeness
-from hydrophone.detectors.gram import BLOCK_ROWS, UpperGram, upper_distances, upper_kernels
+from hydrophone.detectors.gram import BLOCK_ROWS, UpperGram, binned_gram, upper_distances, upper_kernels
 from hydrophone.detectors.kernels import BANDWIDTH_FACTORS, gaussian, squared_distances
 from hydrophone.detectors.outputs import output_scores
 from hydrophone.detectors.permutation import splits
@@ -82,13 +84,23 @@ class Layer:
 
 @dataclass(frozen=True)
 class Stratum:
-    """The splits of one stratum: reference rows first; column 0 is the observed split."""
+    """The splits of one stratum's units, which are rows or bins of them; column 0 is the observed split."""
 
-    Zx: Float[Tensor, "n C"]
-    Zy: Float[Tensor, "m C"]
+    Zx: Float[Tensor, "units C"]
+    Zy: Float[Tensor, "window_units C"]
 
     def nbytes(self) -> int:
         return self.Zx.nbytes + self.Zy.nbytes
+
+
+@dataclass(frozen=True)
+class _Grams:
+    """Kept kernel sums of pairs of bins, of every layer; bytes of the upper halves."""
+
+    of_layer: tuple[UpperGram, ...]
+
+    def nbytes(self) -> int:
+        return sum(2 * gram.branches * gram.rows * (gram.rows + BLOCK_ROWS) for gram in self.of_layer)
 
 
 @dataclass(frozen=True)
@@ -107,32 +119,39 @@ class PreparedReference:
     def __init__(self, artefact: ReferenceArtefact, device: torch.device, *, memory_bytes: int = MEMORY_BYTES) -> None:
         manifest = artefact.manifest
         self.artefact, self.device, self.memory_bytes = artefact, device, memory_bytes
-        self.permutations = manifest.permutations
+        self.permutations, self.block_rows = manifest.permutations, manifest.block_rows
         self.seed = int.from_bytes(bytes.fromhex(manifest.seed_sha256)[:8], "big")
         self.strata = Strata(manifest.classes) if manifest.has_predicted else None
         order = self._order()
         self.layers = tuple(self._layer(name, order) for name in sorted(manifest.layers))
         self.n = len(order)
-        self.row_strata = torch.repeat_interleave(torch.arange(len(self.counts)), torch.tensor(self.counts)).to(device)
         self.closeness = torch.stack([layer.closeness(layer.rows, self.row_strata) for layer in self.layers])
         outputs = artefact.arrays.get(OUTPUTS)
         self.output_scores = None if outputs is None else output_scores(outputs[order], device)
         self._splits: _BoundedCache[Stratum] = _BoundedCache(memory_bytes // 2, Stratum.nbytes)
         self._shares: _BoundedCache[ReferenceShare] = _BoundedCache(memory_bytes // 2, ReferenceShare.nbytes)
+        self._grams: _BoundedCache[_Grams] = _BoundedCache(memory_bytes // 2, _Grams.nbytes)
+        self._bins: dict[tuple[int, bool], Bins] = {}
         self._kept = self._kept_blocks()
         self.row_sums = torch.cat([self.gram(layer).row_sums() for layer in range(len(self.layers))])
         self.class_row_sums = self._class_row_sums()
 
     def _order(self) -> NDArray[np.intp]:
-        """Reference rows sorted by stratum; sets `counts` and `starts`."""
+        """Reference rows sorted by stratum, or by the place in their block; sets `counts`, `starts`, `row_strata`."""
         rows = len(next(array for name, array in self.artefact.arrays.items() if name.startswith("reference.")))
         predicted = self.artefact.arrays.get(CLASSES)
         assigned = (
             np.zeros(rows, np.int64) if self.strata is None or predicted is None else self.strata.assign(predicted)
         )
-        self.counts = (rows,) if self.strata is None else self.strata.counts(assigned)
+        if self.block_rows is None:
+            self.counts = (rows,) if self.strata is None else self.strata.counts(assigned)
+            order = np.argsort(assigned, kind="stable")
+        else:
+            self.counts, order = (rows,), block_order(rows, self.block_rows)
         self.starts = (0, *np.cumsum(self.counts).tolist())
-        return np.argsort(assigned, kind="stable")
+        self.row_strata = torch.from_numpy(assigned[order]).to(self.device)
+        self._as_drawn = torch.from_numpy(np.argsort(order)).to(self.device)
+        return order
 
     def _layer(self, name: str, order: NDArray[np.intp]) -> Layer:
         arrays = self.artefact.arrays
@@ -171,33 +190,85 @@ class PreparedReference:
         blocks = (lambda: self._make_blocks(made)) if kept is None else (lambda: iter(kept[layer]))
         return UpperGram(self.n, len(BANDWIDTH_FACTORS), blocks)
 
-    def stratum(self, index: int | None, m: int) -> Stratum:
-        """Splits of stratum `index` (None: all rows as one) for m window rows."""
-        n = self.n if index is None else self.counts[index]
-        tag = (-1 if index is None else index, m)
+    def whole_order(self, m: int) -> NDArray[np.intp]:
+        """How m window rows, as given, are to stand where strata are ignored."""
+        return np.arange(m) if self.block_rows is None else block_order(m, self.block_rows)
+
+    def bin_rows(self, window: Sequence[int], *, is_stratified: bool) -> int:
+        """Rows a bin for a window of so many rows per stratum."""
+        if self.block_rows is not None:
+            return self.block_rows
+        return bin_rows(self.counts if is_stratified else (self.n,), window)
+
+    def bins(self, size: int, *, is_stratified: bool) -> Bins:
+        """The reference's rows in bins. The artefact holds the rows as the seed drew them, so that the bins of a
+        stratum, or of all rows where strata are ignored, are random."""
+        if (kept := self._bins.get((size, is_stratified))) is not None:
+            return kept
+        counts = self.counts if is_stratified else (self.n,)
+        bins = reference_bins(counts, size) if self.block_rows is None else Bins.of(counts, size)
+        if not is_stratified and self.class_row_sums is not None and not bins.are_single:
+            bins = replace(bins, take=self._as_drawn)
+        self._bins[size, is_stratified] = bins
+        return bins
+
+    def grams(self, size: int, *, is_stratified: bool) -> tuple[UpperGram, ...]:
+        """The global kernels of the reference's bins, of every layer."""
+        bins = self.bins(size, is_stratified=is_stratified)
+        if bins.are_single:
+            return tuple(self.gram(index) for index in range(len(self.layers)))
+        make = partial(self._binned_grams, bins, slice(None))
+        return self._grams.get((-1 - is_stratified, size), make).of_layer
+
+    def _binned_grams(self, bins: Bins, rows: slice) -> _Grams:
+        return _Grams(tuple(binned_gram(x.rows[rows], bins, x.bandwidths, x.centres) for x in self.layers))
+
+    def stratum(self, index: int | None, m: int, size: int = 1) -> Stratum:
+        """Splits of stratum `index` (None: all rows as one) for m window rows, in bins of `size` rows."""
+        mine = self.bins(size, is_stratified=False) if index is None else self._class_bins(index, size)
+        tag = -1 if index is None else index
 
         def make() -> Stratum:
-            Z = torch.from_numpy(splits(n, m, self.permutations, (self.seed, tag[0] + 1, n, m))).to(self.device)
-            return Stratum(Z[:n].clone(), Z[n:].clone())
+            theirs = Bins.of((m,), size)
+            n_bins, m_bins = mine.bins[0], theirs.bins[0]
+            key = (self.seed, tag + 1, n_bins, m_bins)
+            Z = torch.from_numpy(splits(n_bins, m_bins, self.permutations, key)).to(self.device)
+            return Stratum(_with_left(Z[:n_bins], mine, 0.0), _with_left(Z[n_bins:], theirs, 1.0))
 
-        return self._splits.get(tag, make)
+        return self._splits.get((tag, m, size), make)
 
-    def plain_share(self, m: int) -> Float[Tensor, "G C"]:
+    def _class_bins(self, index: int, size: int) -> Bins:
+        return self.bins(size, is_stratified=True).stratum(index)
+
+    def plain_share(self, m: int, size: int = 1) -> Float[Tensor, "G C"]:
         """q of the reference rows under all-rows splits, for every layer and bandwidth; cached per window size."""
-        Zx = self.stratum(None, m).Zx
-        return self._shares.get(
-            (-1, m), lambda: ReferenceShare(torch.cat([self.gram(i).quadratic(Zx) for i in range(len(self.layers))]))
-        ).q
-
-    def class_share(self, index: int, m: int) -> Float[Tensor, "G C"]:
-        """q of one stratum's reference rows under the same-class kernel; cached per (class, count)."""
 
         def make() -> ReferenceShare:
-            Zx = self.stratum(index, m).Zx
-            grams = [self._class_gram(layer, index) for layer in self.layers]
-            return ReferenceShare(torch.cat([gram.quadratic(Zx) for gram in grams]))
+            Zx = self.stratum(None, m, size).Zx[self.bins(size, is_stratified=False).moving]
+            return ReferenceShare(torch.cat([gram.quadratic(Zx) for gram in self.grams(size, is_stratified=False)]))
 
-        return self._shares.get((index, m), make).q
+        return self._shares.get((-1, m, size), make).q
+
+    def stratified_share(self, strata: Sequence[Stratum], size: int) -> Float[Tensor, "G C"]:
+        """q of the reference rows under splits within strata, for every layer and bandwidth of the global kernel."""
+        Zx = torch.cat([stratum.Zx for stratum in strata])[self.bins(size, is_stratified=True).moving]
+        return torch.cat([gram.quadratic(Zx) for gram in self.grams(size, is_stratified=True)])
+
+    def class_share(self, index: int, m: int, size: int = 1) -> Float[Tensor, "G C"]:
+        """q of one stratum's reference rows under the same-class kernel; cached per (class, count)."""
+        bins = self._class_bins(index, size)
+
+        def make() -> ReferenceShare:
+            Zx = self.stratum(index, m, size).Zx[bins.moving]
+            return ReferenceShare(torch.cat([gram.quadratic(Zx) for gram in self._class_grams(index, bins)]))
+
+        return self._shares.get((index, m, size), make).q
+
+    def _class_grams(self, index: int, bins: Bins) -> Sequence[UpperGram]:
+        if bins.are_single:
+            return [self._class_gram(layer, index) for layer in self.layers]
+        rows = slice(self.starts[index], self.starts[index + 1])
+        return self._grams.get((index, bins.size), partial(self._binned_grams, bins, rows)).of_layer
 
     def _class_gram(self, layer: Layer, index: int) -> UpperGram:
         rows = layer.rows[self.starts[index] : self.starts[index + 1]]
@@ -208,7 +279,7 @@ class PreparedReference:
 
     def _class_row_sums(self) -> Float[Tensor, "G n"] | None:
         """r of the reference rows under the same-class kernel, in row order."""
-        if self.strata is None:
+        if self.strata is None or self.block_rows is not None:
             return None
         occupied: Sequence[int] = [index for index, rows in enumerate(self.counts) if rows]
         per_layer = [
@@ -225,3 +296,8 @@ class PreparedReference:
 def scaled(values: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """Rows in units of the fit rows' scale, cut at `FARTHEST`."""
     return ((values - mean) / scale).clamp_(-FARTHEST, FARTHEST)
+
+
+def _with_left(Z: Float[Tensor, "bins C"], bins: Bins, side: float) -> Float[Tensor, "units C"]:
+    """The splits of one stratum's bins, and behind them its other rows, which stay where they are."""
+    return torch.cat([Z, Z.new_full((1, Z.shape[1]), side)]) if bins.left[0] else Z.clone()

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from hydrophone.detectors.artefact import (
 from hydrophone.detectors.calibration import WindowNull, shared_rows
 from hydrophone.detectors.detection_rate import DetectionRates, RatePool, Redraws
 from hydrophone.detectors.device import device_name, resolve_device
-from hydrophone.detectors.fitting import MAX_REFERENCE_ROWS, fit_artefact
+from hydrophone.detectors.fitting import BLOCK_ROWS, MAX_REFERENCE_ROWS, fit_artefact, time_order
 from hydrophone.detectors.permutation import e_value
 from hydrophone.detectors.prepared import MEMORY_BYTES, PreparedReference
 from hydrophone.detectors.prior_shift import prior_shift
@@ -49,6 +49,9 @@ MIN_SAMPLES: Final = 20
 
 MIN_EFFECTIVE: Final = 20
 """Window rows that must have reference rows of their class; with fewer, permutations ignore classes and say so."""
+
+MIN_BLOCKS: Final = 3
+"""Blocks a window needs where blocks change sides."""
 
 TOP_SUSPECTS: Final = 10
 
@@ -194,7 +197,7 @@ class Reference:
         if found is None or len(found) < max(rows, MIN_SAMPLES):
             return None
         result = self._test(found.take(np.arange(rows)), 0, null=None)
-        return result.statistic if (result.calibration == "stratified") == self.manifest.has_predicted else None
+        return None if self.manifest.has_predicted and result.calibration == "permutation" else result.statistic
 
     def _usable(self, parts: Sequence[Frame]) -> tuple[Frame | None, int]:
         """Finite rows in ascending priority under the reference's own key: no arrival order can steer the test."""
@@ -206,6 +209,8 @@ class Reference:
         if left_out == len(rows):
             return None, left_out
         rows = rows if finite is None else rows.take(finite)
+        if self.manifest.block_rows is not None:
+            return rows.take(time_order(rows)), left_out
         origins = rows.row_origins()
         order = origins.order_by(origin_priorities(origins, bytes.fromhex(self.manifest.seed_sha256)))
         return rows.take(order), left_out
@@ -224,10 +229,12 @@ class Reference:
         rows, replay = self._distinct(rows)
         if len(rows) < MIN_SAMPLES:
             return self._untested(rows.row_origins(), "too_few_distinct_rows", left_out, replay)
+        if len(rows) < MIN_BLOCKS * (self.manifest.block_rows or 0):
+            return self._untested(rows.row_origins(), "too_few_blocks", left_out, replay)
         if null is not None and len(rows) > null.rows:  # their order is random, so the first are a sample
             rows = rows.take(np.arange(null.rows))
         origins = rows.row_origins()
-        assigned, is_stratified, effective = self._strata(rows)
+        assigned, is_stratified = self._strata(rows)
         layers = {name: rows.layers[name] for name in self.manifest.layers}
         output = rows.output if self.manifest.output_classes is not None else None
         with torch.inference_mode():
@@ -250,7 +257,8 @@ class Reference:
             origins,
             calibration=verdict.calibration,
             calibration_windows=verdict.windows,
-            effective_rows=effective,
+            effective_rows=statistics.effective_rows,
+            bin_rows=statistics.bin_rows,
             p_value=verdict.p_value,
             statistic=verdict.statistic,
             e_value=verdict.e_value,
@@ -271,12 +279,11 @@ class Reference:
     def _verdict(self, statistics: WindowStatistics, null: WindowNull | None, *, is_stratified: bool) -> _Verdict:
         joint = statistics.joint
         statistic = float(joint.maxima[0])
-        if (
-            null is not None and is_stratified == self.manifest.has_predicted
-        ):  # statistics of other splits are not alike
+        can_rank = self.manifest.block_rows is not None or is_stratified == self.manifest.has_predicted
+        if null is not None and can_rank:  # statistics of other splits are not alike
             ranked = null.p_value(statistic), null.e_value(statistic)
             return _Verdict("windows", len(null.statistics), statistic, *ranked)
-        calibration: Calibration = "stratified" if is_stratified else "permutation"
+        calibration = self._calibration(is_stratified=is_stratified)
         return _Verdict(calibration, None, statistic, joint.p_value(), e_value(joint.maxima))
 
     def _untested(
@@ -306,15 +313,21 @@ class Reference:
         window = strata.counts(strata.assign(predicted))
         return prior_shift(strata.names(), self.manifest.stratum_rows, window, seed=self.prepared.seed)
 
-    def _strata(self, rows: Frame) -> tuple[NDArray[np.int64], bool, int]:
-        """Each row's stratum, whether splits stay within strata, and how many rows can change sides. They do not where
-        there are no classes, or too few rows of classes the reference holds."""
+    def _calibration(self, *, is_stratified: bool) -> Calibration:
+        if self.manifest.block_rows is not None:
+            return "blocks"
+        return "stratified" if is_stratified else "permutation"
+
+    def _strata(self, rows: Frame) -> tuple[NDArray[np.int64], bool]:
+        """Each row's stratum, and whether splits stay within strata. They do not where there are no classes, or too few
+        rows of classes the reference holds, or where blocks of rows change sides."""
         predicted, strata = rows.classes(), self.prepared.strata
         if strata is None or predicted is None:
-            return np.zeros(len(rows), np.int64), False, len(rows)
+            return np.zeros(len(rows), np.int64), False
         assigned = strata.assign(predicted)
-        effective = exchangeable(self.prepared.counts, strata.counts(assigned))
-        return (assigned, False, len(rows)) if effective < MIN_EFFECTIVE else (assigned, True, effective)
+        if self.manifest.block_rows is not None:
+            return assigned, False
+        return assigned, exchangeable(self.prepared.counts, strata.counts(assigned)) >= MIN_EFFECTIVE
 
     def _strata_rows(self, assigned: NDArray[np.int64]) -> dict[str, int]:
         strata = self.prepared.strata
@@ -360,12 +373,17 @@ def fit_reference(
     fit_share: float = 1 / 3,
     device: str = "auto",
     max_reference_rows: int = MAX_REFERENCE_ROWS,
+    calibration: Literal["stratified", "blocks"] = "stratified",
+    block_rows: int = BLOCK_ROWS,
     version: str | None = None,
 ) -> Reference:
     """Fit on natural validation traffic: rows with a label other than 0 are left out and counted.
 
     A `fit_share` of the rows, drawn by `seed`, gives scales and bandwidths; up to `max_reference_rows` of the others
-    are the reference proper. Raises `ReferenceInvalid` when there are too few rows or the frames do not fit together.
+    are the reference proper. With `blocks`, for traffic whose rows depend on their neighbours in time, the same holds
+    of runs of `block_rows` rows in time order, and those change sides, classes ignored.
+
+    Raises `ReferenceInvalid` when there are too few rows or the frames do not fit together.
     """
     artefact = fit_artefact(
         frames,
@@ -374,6 +392,7 @@ def fit_reference(
         seed=seed,
         fit_share=fit_share,
         max_reference_rows=max_reference_rows,
+        block_rows=block_rows if calibration == "blocks" else None,
         version=version,
     )
     return Reference(artefact, device=device)

@@ -85,6 +85,7 @@ class WindowResult:
     calibration: Calibration = "permutation"
     calibration_windows: int | None = None
     effective_rows: int = 0
+    bin_rows: int = 1
     rejected_rows: int = 0
     reason: str | None = None
     p_value: float | None = None
@@ -158,6 +159,7 @@ class WindowResult:
             calibration_windows=self.calibration_windows,
             strata=None if self.strata_rows is None else Strata(rows=dict(self.strata_rows)),
             effective_rows=self.effective_rows,
+            bin_rows=self.bin_rows,
             suspects=tuple(_suspect(row, source) for row in self.suspects),
             contamination=self.contamination and Contamination(**asdict(self.contamination)),
             detection_rate=self.detection_rate,

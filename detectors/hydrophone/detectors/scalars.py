@@ -5,6 +5,7 @@ pooled rows: a symmetric function of the two sides, so that their permutation nu
 from a calibration sample (a calibrated threshold's own error alarmed on 28 % of clean windows of 500).
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import torch
@@ -29,15 +30,20 @@ class ScalarStatistics:
 
 
 def scalar_statistics(
-    scores: Float[Tensor, "Q N"], strata: Int[Tensor, " N"], Z: Float[Tensor, "N C"]
+    scores: Float[Tensor, "Q N"],
+    strata: Int[Tensor, " N"],
+    Z: Float[Tensor, "units C"],
+    sums: Callable[[Tensor], Tensor] = torch.clone,
 ) -> ScalarStatistics:
     """Large scores are suspicious. A score's rank sum and tail counts, each studentised over the columns of Z, are
     joined as the sum of the squares of their positive parts, and that is studentised again: symmetric in the columns
-    all the way, hence exact. Measured on images, joining beat the largest of the parts (docs/detection.md)."""
+    all the way, hence exact. Measured on images, joining beat the largest of the parts (docs/detection.md).
+
+    `sums` adds up, along the last axis, the rows of each unit of Z."""
     weights = _weights(percentiles(snapped(scores), strata))
     Q, F, N = weights.shape
     # In float64: counts are whole numbers, and their ties must stay ties.
-    T = weights.view(Q * F, N).double() @ Z.double()
+    T = sums(weights.view(Q * F, N).double()) @ Z.double()
     parts = studentise(T, torch.ones(Q * F, dtype=torch.float64, device=T.device)).view(Q, F, -1)
     joined = parts.clamp(min=0.0).square().sum(1)
     statistics = studentise(joined, torch.ones(Q, dtype=torch.float64, device=T.device))

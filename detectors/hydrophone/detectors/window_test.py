@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 
+from hydrophone.detectors.bins import Bins
 from hydrophone.detectors.kernels import BANDWIDTH_FACTORS
 from hydrophone.detectors.mmd import MmdWeights, mmd2
 from hydrophone.detectors.outputs import OUTPUT, output_scores
@@ -54,9 +55,9 @@ class BranchName:
 
 @dataclass(frozen=True)
 class WindowStatistics:
-    """`joint.statistics[i]` belongs to `branches[i]`; `mmd2` is per layer; `witness` is per branch and window row, in
-    the order the rows were given: how much of the branch's studentised statistic the row accounts for. `p_values` are
-    of single rows, in that order too.
+    """`joint.statistics[i]` belongs to `branches[i]`; `mmd2` is per layer; rows change sides `bin_rows` at a time, and
+    `effective_rows` of the window's can; `witness` is per branch and window row, in the order the rows were given: how
+    much of the branch's studentised statistic the row accounts for. `p_values` are of single rows, in that order too.
     """
 
     branches: tuple[BranchName, ...]
@@ -64,6 +65,8 @@ class WindowStatistics:
     mmd2: dict[str, float]
     witness: Float[Tensor, "G m"]
     p_values: Float[Tensor, " m"]
+    bin_rows: int = 1
+    effective_rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -80,13 +83,13 @@ class WindowRows:
 
 def window_statistics(prepared: PreparedReference, rows: WindowRows) -> WindowStatistics:
     """All statistics of a window under one set of splits."""
-    order = np.argsort(rows.classes, kind="stable") if rows.is_stratified else np.arange(len(rows.classes))
+    order = np.argsort(rows.classes, kind="stable") if rows.is_stratified else prepared.whole_order(len(rows.classes))
     window = _Window(prepared, rows, order)
     parts = [window.layer(index) for index in range(len(prepared.layers))]
     U, magnitude = torch.cat([part.U for part in parts]), torch.cat([part.magnitude for part in parts])
     deviation = U.std(1, correction=0).clamp(min=1e-300)
     scores = window.scores(parts)
-    scalars = scalar_statistics(scores, window.row_strata(), window.Z)
+    scalars = scalar_statistics(scores, window.row_strata(), window.Z, window.sums)
     contributions = torch.cat([part.witness for part in parts]) * (2.0 / window.m) / deviation[:, None]
     contributions = torch.cat([contributions, scalars.shares[:, prepared.n :]])
     as_given = torch.from_numpy(np.argsort(order)).to(contributions.device)
@@ -96,6 +99,8 @@ def window_statistics(prepared: PreparedReference, rows: WindowRows) -> WindowSt
         mmd2={layer.name: float(part.U[MEDIAN_BRANCH, 0]) for layer, part in zip(prepared.layers, parts, strict=True)},
         witness=contributions[:, as_given],
         p_values=window.p_values(scores, scalars)[as_given],
+        bin_rows=window.bin_rows,
+        effective_rows=window.effective_rows(),
     )
 
 
@@ -122,7 +127,8 @@ class _LayerPart:
 
 
 class _Window:
-    """A window's rows in stratum order beside the reference's; gives the statistics of one layer at a time."""
+    """A window's rows in stratum order beside the reference's; gives the statistics of one layer at a time. `mine` and
+    `theirs` are the bins of the reference's rows and of the window's."""
 
     def __init__(self, prepared: PreparedReference, rows: WindowRows, order: NDArray[np.intp]) -> None:
         self.prepared, self.stratified = prepared, rows.is_stratified
@@ -133,13 +139,21 @@ class _Window:
         self.counts = prepared.strata_counts(rows.classes) if rows.is_stratified else (self.m,)
         self.weights = MmdWeights.of(prepared.n, self.m)
         self.spans = (0, *np.cumsum(self.counts).tolist())
+        b = self.bin_rows = prepared.bin_rows(self.counts, is_stratified=self.stratified)
+        self.mine, self.theirs = prepared.bins(b, is_stratified=self.stratified), Bins.of(self.counts, b)
         if self.stratified:
-            self.strata = [prepared.stratum(index, count) for index, count in enumerate(self.counts)]
+            self.strata = [prepared.stratum(index, count, b) for index, count in enumerate(self.counts)]
             self.whole = Stratum(torch.cat([s.Zx for s in self.strata]), torch.cat([s.Zy for s in self.strata]))
+            self.share = prepared.stratified_share(self.strata, b)
         else:
             self.strata = []
-            self.whole = prepared.stratum(None, self.m)
+            self.whole = prepared.stratum(None, self.m, b)
+            self.share = prepared.plain_share(self.m, b)
         self.Z = torch.cat([self.whole.Zx, self.whole.Zy])
+
+    def effective_rows(self) -> int:
+        """Window rows in bins that have a reference bin to change places with."""
+        return sum(m * self.bin_rows for n, m in zip(self.mine.bins, self.theirs.bins, strict=True) if n)
 
     def layer(self, index: int) -> _LayerPart:
         layer = self.prepared.layers[index]
@@ -176,20 +190,26 @@ class _Window:
         weights = scalars.statistics[own, 0].clamp(min=0.0).square() + LEAST_WEIGHT
         return row_p_values(scores[own], self.row_strata(), self.prepared.n, weights)
 
+    def sums(self, values: Float[Tensor, "K N"]) -> Float[Tensor, "K units"]:
+        """Sums over the rows of each unit, of both sides."""
+        n = self.prepared.n
+        if self.mine.are_single and self.theirs.are_single:
+            return values
+        return torch.cat([self.mine.sums(values[:, :n]), self.theirs.sums(values[:, n:])], dim=1)
+
     def _global(self, index: int, layer: Layer, Y: Float[Tensor, "m d"]) -> tuple[Tensor, Tensor, Tensor]:
         p, (n, m), G = self.prepared, (self.prepared.n, self.m), len(BANDWIDTH_FACTORS)
-        share = (
-            p.gram(index).quadratic(self.whole.Zx) if self.stratified else p.plain_share(m)[G * index : G * index + G]
-        )
-        q, r_x, r_y = share.clone(), p.row_sums[G * index : G * index + G].clone(), torch.zeros(G, m, device=Y.device)
+        mine = slice(G * index, G * index + G)
+        q, r_x, r_y = self.share[mine].clone(), p.row_sums[mine].clone(), torch.zeros(G, m, device=Y.device)
         cross, within = torch.zeros_like(r_y), torch.zeros_like(r_y)
         for rows, kyx, kyy in self._kernel_rows(layer, Y):
-            q += _window_share(kyx, kyy, self.Z, self.whole.Zy[rows])
+            q += _window_share(kyx, kyy, self.whole, self.mine, self.theirs, rows)
             cross[:, rows], within[:, rows] = kyx.sum(2), kyy.sum(2)
             r_x += kyx.sum(1)
         r_y = cross + within
+        c = torch.cat([self.mine.sums(r_x), self.theirs.sums(r_y)], dim=1) @ self.Z
         r = torch.cat([r_x, r_y], dim=1)
-        U = mmd2(self.weights, q, r @ self.Z, r.double().sum(1, keepdim=True))
+        U = mmd2(self.weights, q, c, r.double().sum(1, keepdim=True))
         return U, within / (m - 1) - cross / n, _density(r[0], layer, n + m)
 
     def _kernel_rows(self, layer: Layer, Y: Float[Tensor, "m d"]) -> Iterator[tuple[slice, Tensor, Tensor]]:
@@ -217,11 +237,13 @@ class _Window:
                 continue  # all splits agree on such a stratum
             kyx, kyy = layer.kernels(Y[win], layer.rows[ref]), layer.kernels(Y[win], Y[win])
             _zero_diagonal(kyy, 0)
-            Z = torch.cat([stratum.Zx, stratum.Zy])
-            q += p.class_share(s, m_s)[G * index : G * index + G] + _window_share(kyx, kyy, Z, stratum.Zy)
+            mine, theirs = self.mine.stratum(s), self.theirs.stratum(s)
+            q += p.class_share(s, m_s, self.bin_rows)[G * index : G * index + G]
+            q += _window_share(kyx, kyy, stratum, mine, theirs, slice(0, m_s))
             cross, within = kyx.sum(2), kyy.sum(2)
             r_x = p.class_row_sums[G * index : G * index + G, ref] + kyx.sum(1)
-            c += torch.cat([r_x, cross + within], dim=1) @ Z
+            Z = torch.cat([stratum.Zx, stratum.Zy])
+            c += torch.cat([mine.sums(r_x), theirs.sums(cross + within)], dim=1) @ Z
             narrow[ref], narrow[p.n :][win] = (
                 _density(part, layer, n_s + m_s) for part in (r_x[0], (cross + within)[0])
             )
@@ -237,11 +259,20 @@ def _density(r: Float[Tensor, " rows"], layer: Layer, rows: int) -> Float[Tensor
     return ((r + layer.centres[0] * (rows - 1)) / DENSITY_STEP).round() * DENSITY_STEP
 
 
-def _window_share(kyx: Tensor, kyy: Tensor, Z: Float[Tensor, "N C"], Zy: Float[Tensor, "b C"]) -> Float[Tensor, "G C"]:
-    """Σ zy ∘ ([2 Kyx | Kyy] z), one product for all kernels."""
-    G, b, _ = kyy.shape
-    rows = torch.cat([kyx * 2.0, kyy], dim=2)
-    return (rows.view(G * b, -1) @ Z).view(G, b, -1).mul_(Zy).sum(1)
+def _window_share(
+    kyx: Float[Tensor, "G b n"], kyy: Float[Tensor, "G b m"], whole: Stratum, mine: Bins, theirs: Bins, rows: slice
+) -> Float[Tensor, "G C"]:
+    """Σ zy ∘ ([2 Kyx | Kyy] z) over the window rows `rows`, which kyx and kyy hold; one product for all kernels."""
+    G = kyy.shape[0]
+    sums = torch.cat([mine.sums(kyx) * 2.0, theirs.sums(kyy)], dim=2)
+    Zy = whole.Zy
+    if theirs.are_single:
+        Zy = Zy[rows]
+    else:
+        units = theirs.unit_of_row[rows].to(sums.device)
+        sums = sums.new_zeros(G, Zy.shape[0], sums.shape[2]).index_add_(1, units, sums)
+    Z = torch.cat([whole.Zx, whole.Zy])
+    return (sums.view(G * Zy.shape[0], -1) @ Z).view(G, Zy.shape[0], -1).mul_(Zy).sum(1)
 
 
 def _zero_diagonal(kyy: Float[Tensor, "G b m"], start: int) -> None:

@@ -175,6 +175,7 @@ class WindowScore(Event):
     calibration_windows: int | None = Field(None, description="clean windows ranked among, where those are the null")
     strata: Strata | None = None
     effective_rows: int
+    bin_rows: int = Field(1, description="rows that change sides together in a permutation")
     suspects: tuple[Suspect, ...] = ()
     contamination: Contamination | None = None
     prior_shift: PriorShift | None = None

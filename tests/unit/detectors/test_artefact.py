@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tests.support.frames import class_frame, gaussian_frame, plain_frame
 
-from hydrophone.detectors.artefact import ARRAYS, MANIFEST, ReferenceArtefact, arrays_bytes
+from hydrophone.detectors.artefact import ARRAYS, MANIFEST, Manifest, ReferenceArtefact, arrays_bytes
 from hydrophone.detectors.reference import Reference, fit_reference
 from hydrophone.schemas.errors import ReferenceInvalid
 
@@ -149,3 +149,11 @@ def test_equal_arrays_give_equal_bytes() -> None:
     arrays = {"b": np.arange(6).reshape(2, 3), "a": np.ones(2, np.float16)}
     again = dict(reversed([(name, array.copy(order="F")) for name, array in arrays.items()]))
     assert arrays_bytes(arrays) == arrays_bytes(again)
+
+
+def test_a_reference_without_blocks_is_named_as_before_there_were_any() -> None:
+    manifest = reference()._artefact.manifest
+    assert "block_rows" not in manifest.text()
+    blocks = manifest.model_copy(update={"block_rows": 20})
+    assert Manifest.model_validate_json(blocks.text()) == blocks
+    assert blocks.sha256 != manifest.sha256

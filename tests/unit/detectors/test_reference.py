@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tests.support.frames import class_frame, frame_id, gaussian_frame, plain_frame, split_frame
-from tests.support.oracle import OracleResult, joint_test
+from tests.support.oracle import OracleResult, joint_test, rows_of_units
 
 from hydrophone.detectors import Reference, WindowResult, fit_reference
 from hydrophone.detectors.artefact import CLASSES, OUTPUTS
@@ -40,7 +40,10 @@ def oracle(reference: Reference, frame: Frame, result: WindowResult) -> OracleRe
     n = artefact.manifest.sizes.reference
     rows = np.array([origin.row for origin in result.origins])
     ours = np.zeros(n, np.int64) if prepared.strata is None else prepared.strata.assign(artefact.arrays[CLASSES])
-    order, strata, classes = np.argsort(ours, kind="stable"), [prepared.stratum(None, len(rows))], None
+    in_turn = result.calibration == "blocks"
+    order = np.arange(n) if in_turn else np.argsort(ours, kind="stable")
+    classes, b = None, result.bin_rows
+    strata, sizes = [prepared.stratum(None, len(rows), b)], [(n, len(rows))]
     predicted = frame.classes()
     theirs = None if prepared.strata is None or predicted is None else prepared.strata.assign(predicted[rows])
     if result.calibration == "stratified":
@@ -48,10 +51,13 @@ def oracle(reference: Reference, frame: Frame, result: WindowResult) -> OracleRe
         assert theirs is not None
         rows, theirs = rows[np.argsort(theirs, kind="stable")], np.sort(theirs)
         classes = np.concatenate([np.sort(ours), theirs])
-        strata = [prepared.stratum(i, count) for i, count in enumerate(prepared.strata.counts(theirs))]
-    Z = torch.cat([s.Zx for s in strata] + [s.Zy for s in strata]).numpy()
+        sizes = list(zip(prepared.strata.counts(ours), prepared.strata.counts(theirs), strict=True))
+        strata = [prepared.stratum(i, count, b) for i, (_, count) in enumerate(sizes)]
+    Zx = [rows_of_units(s.Zx.numpy(), rows_x, b, in_turn=in_turn) for s, (rows_x, _) in zip(strata, sizes, strict=True)]
+    Zy = [rows_of_units(s.Zy.numpy(), rows_y, b, in_turn=in_turn) for s, (_, rows_y) in zip(strata, sizes, strict=True)]
+    Z = np.concatenate([Zx[0][order] if result.calibration == "permutation" else np.concatenate(Zx), *Zy])
     layers, bandwidths, scores = {}, {}, {}
-    groups = np.concatenate([np.sort(ours), np.zeros(len(rows), np.int64) if theirs is None else theirs])
+    groups = np.concatenate([ours[order], np.zeros(len(rows), np.int64) if theirs is None else theirs])
     for name, contract in artefact.manifest.layers.items():
         reference_rows = artefact.arrays[f"reference.{name}"][order]
         layers[name] = np.concatenate(

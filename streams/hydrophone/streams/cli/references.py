@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -31,6 +32,12 @@ __all__ = ["register"]
 MOST_SHARED: Final = 0.01
 """Of the rows to calibrate with: more in common with the reference is no coincidence."""
 
+
+class Calibration(StrEnum):
+    STRATIFIED = "stratified"
+    BLOCKS = "blocks"
+
+
 reference = typer.Typer(
     help="Fit, calibrate, show and announce references.", no_args_is_help=True, rich_markup_mode=None
 )
@@ -50,7 +57,11 @@ def fit(
     seed: Annotated[int, typer.Option(help="Which rows are fitted on.")] = 0,
     max_reference_rows: Annotated[
         int, typer.Option(help="Most rows to test windows against: more make the level firmer and windows slower.")
-    ] = 2000,
+    ] = 8000,
+    calibration: Annotated[
+        Calibration, typer.Option(help="What changes sides: rows of a class, or blocks of rows in time order.")
+    ] = Calibration.STRATIFIED,
+    block_rows: Annotated[int, typer.Option(help="Rows a block, for `--calibration blocks`.")] = 20,
     version: Annotated[str | None, typer.Option(help="A name for this version.  [default: from the content]")] = None,
     device: Device = None,
     as_json: Json = False,
@@ -66,6 +77,8 @@ def fit(
         seed=seed,
         device=device or "auto",
         max_reference_rows=max_reference_rows,
+        calibration=calibration.value,
+        block_rows=block_rows,
         version=version,
     )
     fitted.save(directory)
