@@ -55,7 +55,9 @@ def oracle(reference: Reference, frame: Frame, result: WindowResult) -> OracleRe
         strata = [prepared.stratum(i, count, b) for i, (_, count) in enumerate(sizes)]
     Zx = [rows_of_units(s.Zx.numpy(), rows_x, b, in_turn=in_turn) for s, (rows_x, _) in zip(strata, sizes, strict=True)]
     Zy = [rows_of_units(s.Zy.numpy(), rows_y, b, in_turn=in_turn) for s, (_, rows_y) in zip(strata, sizes, strict=True)]
-    Z = np.concatenate([Zx[0][order] if result.calibration == "permutation" else np.concatenate(Zx), *Zy])
+    # Bins of all rows are of rows as drawn; single rows stand in the order of their strata.
+    is_as_drawn = result.calibration == "permutation" and not prepared.bins(b, is_stratified=False).are_single
+    Z = np.concatenate([Zx[0][order] if is_as_drawn else np.concatenate(Zx), *Zy])
     layers, bandwidths, scores = {}, {}, {}
     groups = np.concatenate([ours[order], np.zeros(len(rows), np.int64) if theirs is None else theirs])
     for name, contract in artefact.manifest.layers.items():

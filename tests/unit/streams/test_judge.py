@@ -153,7 +153,8 @@ def test_a_window_of_one_row_sent_again_and_again_is_untested_and_says_why(refer
     assert score.replay is not None
     assert score.replay.rows == 39
     assert score.replay.p_value < 1e-6
-    assert judgement.state is None
+    assert judgement.alert is not None
+    assert [rule.name for rule in judgement.alert.rules] == ["replay"]
 
 
 def test_label_of_any_length_does_not_make_a_score_of_any_size(reference: Reference) -> None:
