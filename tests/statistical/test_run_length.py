@@ -12,7 +12,8 @@ from scipy import stats
 from tests.support.frames import plain_frame
 
 from hydrophone.detectors import Reference, fit_reference
-from hydrophone.detectors.sequential import NO_EVIDENCE, UNLUCKY, accumulate, evidence_over_time, shared_variance
+from hydrophone.detectors.finite_reference import UNLUCKY, shared_variance
+from hydrophone.detectors.sequential import NO_EVIDENCE, accumulate, evidence_over_time
 
 pytestmark = [pytest.mark.statistical, pytest.mark.slow]
 

@@ -82,6 +82,7 @@ class WindowResult:
     seed: int
     device: str
     origins: Sequence[Origin]
+    nominal_alpha: float | None = None
     calibration: Calibration = "permutation"
     calibration_windows: int | None = None
     effective_rows: int = 0
@@ -105,7 +106,8 @@ class WindowResult:
 
     @property
     def rejected(self) -> bool:
-        """The joint p-value is at most `alpha`. Evidence, not yet an alarm."""
+        """The joint p-value is at most `alpha`, which is less than `nominal_alpha` where the reference is too small for
+        that (`finite_reference.py`). Evidence, not yet an alarm."""
         return self.p_value is not None and self.p_value <= self.alpha
 
     @property
@@ -154,6 +156,7 @@ class WindowResult:
             branch=self.branch
             and Branch(layer=self.branch.layer, measure=self.branch.measure, bandwidth=self.branch.bandwidth),
             alpha=self.alpha,
+            nominal_alpha=self.nominal_alpha,
             rejected=self.rejected,
             calibration=self.calibration,
             calibration_windows=self.calibration_windows,

@@ -10,41 +10,20 @@ at mean(M) >= A, with a restart at 0, comes at most t / A times in t windows on 
 
 import math
 from statistics import NormalDist, fmean
-from typing import Final, Literal
+from typing import Final
 
-__all__ = ["NO_EVIDENCE", "SHIFTS", "accumulate", "evidence_over_time", "shared_variance"]
+from hydrophone.detectors.finite_reference import UNLUCKY
+
+__all__ = ["NO_EVIDENCE", "SHIFTS", "accumulate", "evidence_over_time"]
 
 SHIFTS: Final = (0.5, 1.0, 2.0, 3.0)
 """Shifts of a window's normal score that are listened for, from a faint leak to a plain attack."""
 
 NO_EVIDENCE: Final = (0.0,) * len(SHIFTS)
 
-REFERENCE_SHARE: Final = 0.5
-"""Of m/(n+m), what is shared of a joint statistic: between (m/(n+m))² of an MMD and m/(n+m) of a mean or a rank sum.
-Measured 0.41 at n = 4m and 0.52 at n = 16m (docs/decisions/0011-evidence-over-time.md)."""
-
-WINDOWS_SHARE: Final = 2 / 199
-"""The same for a rank among clean windows, at the fewest that are used for ranking."""
-
-CONFIDENCE: Final = 0.95
-"""Share of references for which the e-values' mean is at most 1."""
-
-UNLUCKY: Final = NormalDist().inv_cdf(CONFIDENCE)
 SMALLEST_P: Final = 1e-300
 LARGEST: Final = 1e300
 """Stays finite, in memory and as JSON, whatever comes."""
-
-
-def shared_variance(
-    calibration: Literal["permutation", "stratified", "blocks", "windows"], *, tested: int, reference_rows: int
-) -> float:
-    """The part of a clean window's normal score, as variance in [0, 1), that is the reference's and so every window's.
-
-    One reference of n rows serves all windows of m rows: what is odd about it is odd about each of them.
-    """
-    if calibration == "windows":
-        return WINDOWS_SHARE
-    return REFERENCE_SHARE * tested / (reference_rows + tested) if tested else 0.0
 
 
 def accumulate(past: tuple[float, ...], p_value: float, *, shared: float) -> tuple[float, ...]:

@@ -169,7 +169,8 @@ class WindowScore(Event):
     joint: Joint | None = None
     layers: dict[str, LayerScore] = Field(default_factory=dict)
     branch: Branch | None = None
-    alpha: Probability
+    alpha: Probability = Field(description="level in force: below `nominal_alpha` where the reference is small")
+    nominal_alpha: Probability | None = Field(None, description="level asked for when the reference was fitted")
     rejected: bool
     calibration: Literal["permutation", "stratified", "blocks", "windows"] = Field(description="the null p is from")
     calibration_windows: int | None = Field(None, description="clean windows ranked among, where those are the null")

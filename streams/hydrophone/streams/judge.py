@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from hydrophone.detectors import Reference, WindowResult
-from hydrophone.detectors.sequential import shared_variance
+from hydrophone.detectors.finite_reference import shared_variance
 from hydrophone.schemas.alert import Alert
 from hydrophone.schemas.errors import FrameInvalid
 from hydrophone.schemas.event import WindowBounds, sha256_of

@@ -166,7 +166,7 @@ def test_neither_order_nor_packing_nor_memory_matters() -> None:
         assert reference.test(order, detection_rate=True) == first
     tight = Reference(reference._artefact, device="cpu", memory_bytes=10_000)
     assert tight.test(parts, detection_rate=True).detection_rate == first.detection_rate
-    assert not tight._redraws._within
+    assert not tight._assessor._redraws._within
     again = Reference(reference._artefact, device="cpu").test(parts, detection_rate=True)
     assert again == first
 

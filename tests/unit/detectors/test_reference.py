@@ -13,8 +13,8 @@ from tests.support.oracle import OracleResult, joint_test, rows_of_units
 
 from hydrophone.detectors import Reference, WindowResult, fit_reference
 from hydrophone.detectors.artefact import CLASSES, OUTPUTS
+from hydrophone.detectors.assessment import MIN_EFFECTIVE, MIN_SAMPLES, TOP_SUSPECTS
 from hydrophone.detectors.kernels import BANDWIDTH_FACTORS
-from hydrophone.detectors.reference import MIN_EFFECTIVE, MIN_SAMPLES, TOP_SUSPECTS
 from hydrophone.detectors.window_test import WindowRows, window_statistics
 from hydrophone.schemas.errors import FrameInvalid
 from hydrophone.schemas.frame import Frame, concat, decode

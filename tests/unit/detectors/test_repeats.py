@@ -34,14 +34,14 @@ def moved(reference: Reference, frame: Frame, reaches: NDArray[np.float64]) -> F
     """Every row moved in each layer by so many reaches of that layer, along its first feature."""
     layers = {}
     for name, values in frame.layers.items():
-        layer = next(layer for layer in reference.repeats.layers if layer.name == name)
+        layer = next(layer for layer in reference._assessor.repeats.layers if layer.name == name)
         layers[name] = values.astype(np.float32).copy()
         layers[name][:, 0] += (reaches * np.sqrt(layer.reach) * layer.scale[0]).astype(np.float32)
     return replace(frame, layers=layers)
 
 
 def oracle(reference: Reference, frame: Frame) -> list[int]:
-    rule = reference.repeats
+    rule = reference._assessor.repeats
     layers = {layer.name: frame.layers[layer.name].astype(np.float64) / layer.scale for layer in rule.layers}
     medians = {name: contract.median_distance for name, contract in reference.manifest.layers.items()}
     assert frame.output is not None
@@ -68,13 +68,13 @@ def test_the_search_finds_what_all_pairs_show(
     reaches = np.array(data.draw(st.lists(steps, min_size=len(sources), max_size=len(sources))))
     base = answered(gaussian_frame(10, seed, dimensions=DIMENSIONS), seed)
     window = moved(reference, base.take(np.array(sources)), reaches)
-    assert reference.repeats.leaders(window).tolist() == oracle(reference, window)
+    assert reference._assessor.repeats.leaders(window).tolist() == oracle(reference, window)
 
 
 def test_each_row_is_held_against_leaders_so_that_no_chain_forms(reference: Reference) -> None:
     row = answered(gaussian_frame(1, 5, dimensions=DIMENSIONS), 5).take(np.zeros(5, np.intp))
     window = moved(reference, row, np.array([0.0, 0.8, 1.6, 2.4, 0.1]))
-    assert reference.repeats.leaders(window).tolist() == [0, 0, 2, 2, 0]
+    assert reference._assessor.repeats.leaders(window).tolist() == [0, 0, 2, 2, 0]
 
 
 def test_rounding_to_half_precision_makes_a_near_repeat(reference: Reference) -> None:
@@ -91,20 +91,20 @@ def test_rounding_to_half_precision_makes_a_near_repeat(reference: Reference) ->
         output=np.concatenate([frame.output, half.output]),
         predicted=np.concatenate([frame.predicted, half.predicted]),
     )
-    assert reference.repeats.leaders(both).tolist() == [*range(200), *range(200)]
-    assert not reference.repeats.exactly_equal(both.take(np.array([3, 203])))
-    assert reference.repeats.exactly_equal(both.take(np.array([3, 3])))
+    assert reference._assessor.repeats.leaders(both).tolist() == [*range(200), *range(200)]
+    assert not reference._assessor.repeats.exactly_equal(both.take(np.array([3, 203])))
+    assert reference._assessor.repeats.exactly_equal(both.take(np.array([3, 3])))
 
 
 def test_distinct_gaussian_rows_are_no_repeats(reference: Reference) -> None:
     window = answered(gaussian_frame(2_048, 8, dimensions=DIMENSIONS), 8)
-    assert reference.repeats.leaders(window).tolist() == list(range(2_048))
+    assert reference._assessor.repeats.leaders(window).tolist() == list(range(2_048))
 
 
 @pytest.mark.parametrize("what", ["layer", "class", "output"])
 def test_rows_that_differ_in_one_respect_are_no_repeats(reference: Reference, what: str) -> None:
     window = answered(gaussian_frame(1, 5, dimensions=DIMENSIONS), 5).take(np.zeros(2, np.intp))
-    assert reference.repeats.leaders(window).tolist() == [0, 0]
+    assert reference._assessor.repeats.leaders(window).tolist() == [0, 0]
     if what == "layer":
         window.layers["conv"][1, 2] += 0.5
     elif what == "class":
@@ -113,14 +113,14 @@ def test_rows_that_differ_in_one_respect_are_no_repeats(reference: Reference, wh
     else:
         assert window.output is not None
         window.output[1] += [0.01, -0.01, 0.0]
-    assert reference.repeats.leaders(window).tolist() == [0, 1]
+    assert reference._assessor.repeats.leaders(window).tolist() == [0, 1]
 
 
 def test_layers_and_answers_the_reference_does_not_know_do_not_count() -> None:
     plain = fit_reference([gaussian_frame(90, 1)], permutations=99, device="cpu")
     row = gaussian_frame(1, 2).layers["fc"].repeat(2, axis=0)
     window = plain_frame({"fc": row, "new": np.arange(2, dtype=np.float32)[:, None]}, predicted=np.array([0, 1]))
-    assert plain.repeats.leaders(window).tolist() == [0, 0]
+    assert plain._assessor.repeats.leaders(window).tolist() == [0, 0]
 
 
 def test_vast_values_are_rows_like_others() -> None:
@@ -128,7 +128,7 @@ def test_vast_values_are_rows_like_others() -> None:
     window = gaussian_frame(4, 2)
     window.layers["fc"][:, 0] = [3e38, -3e38, 3e38, 1.0]
     window.layers["fc"][2] = window.layers["fc"][0]
-    assert plain.repeats.leaders(window).tolist() == [0, 1, 0, 3]
+    assert plain._assessor.repeats.leaders(window).tolist() == [0, 1, 0, 3]
 
 
 @settings(deadline=None)
@@ -153,7 +153,7 @@ def test_many_near_copies_cost_one_comparison_each(reference: Reference) -> None
     row = answered(gaussian_frame(1, 5, dimensions=DIMENSIONS), 5).take(np.zeros(2_048, np.intp))
     window = moved(reference, row, np.linspace(0, 0.5, 2_048))
     compared = 0
-    layer = type(reference.repeats.layers[0])
+    layer = type(reference._assessor.repeats.layers[0])
     near = layer.near
 
     def counting(self: object, one: NDArray[np.floating], others: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -163,7 +163,7 @@ def test_many_near_copies_cost_one_comparison_each(reference: Reference) -> None
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(layer, "near", counting)
-        leaders = reference.repeats.leaders(window)
+        leaders = reference._assessor.repeats.leaders(window)
     assert not leaders.any()
     assert compared <= 2 * 2_048
 
@@ -173,4 +173,4 @@ def test_classes_of_a_frame_with_predictions_alone_count_too() -> None:
     window = class_frame(2, 2, shares=(1.0,)).take(np.zeros(3, np.intp))
     assert window.predicted is not None
     window.predicted[2] = 1
-    assert fitted.repeats.leaders(window).tolist() == [0, 0, 2]
+    assert fitted._assessor.repeats.leaders(window).tolist() == [0, 0, 2]

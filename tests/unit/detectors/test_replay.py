@@ -11,7 +11,7 @@ from tests.support.frames import class_frame, frame_id, gaussian_frame, plain_fr
 
 from hydrophone.detectors import Reference, fit_reference
 from hydrophone.detectors.artefact import Repetition
-from hydrophone.detectors.reference import MIN_SAMPLES
+from hydrophone.detectors.assessment import MIN_SAMPLES
 from hydrophone.detectors.replay import TOP_GROUPS, TOP_LABELS, blocks_of, count_repetition, repetition_p_value
 from hydrophone.detectors.result import LABEL_LIMIT
 from hydrophone.schemas.errors import ReferenceInvalid

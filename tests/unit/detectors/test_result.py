@@ -31,7 +31,8 @@ def test_a_score_tells_what_the_result_tells(tested: WindowResult) -> None:
     assert score.strata is not None
     assert sum(score.strata.rows.values()) == score.effective_rows == 40
     assert score.suspects[0].sample_id == tested.suspects[0].sample_id
-    assert (score.permutations, score.alpha, score.calibration) == (99, 0.05, "stratified")
+    assert (score.permutations, score.nominal_alpha, score.calibration) == (99, 0.05, "stratified")
+    assert score.alpha == tested.alpha <= 0.05
     assert WindowScore.model_validate_json(score.model_dump_json()) == score
 
 
@@ -120,4 +121,4 @@ def test_a_window_that_was_not_tested_says_so_and_neither_passes_nor_rejects() -
 def test_a_window_rejects_at_the_level_and_below(
     tested: WindowResult, p_value: float | None, *, rejected: bool
 ) -> None:
-    assert dataclasses.replace(tested, p_value=p_value).rejected is rejected
+    assert dataclasses.replace(tested, p_value=p_value, alpha=0.05).rejected is rejected

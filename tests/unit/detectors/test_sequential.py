@@ -8,13 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import integrate, stats
 
+from hydrophone.detectors.finite_reference import UNLUCKY, shared_variance
 from hydrophone.detectors.sequential import (
     NO_EVIDENCE,
     SHIFTS,
-    UNLUCKY,
     accumulate,
     evidence_over_time,
-    shared_variance,
 )
 
 P_VALUES = st.floats(0, 1)

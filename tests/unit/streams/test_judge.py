@@ -8,7 +8,8 @@ import pytest
 from tests.support.processor import WIDTH, small_reference
 
 from hydrophone.detectors import Reference
-from hydrophone.detectors.sequential import NO_EVIDENCE, accumulate, shared_variance
+from hydrophone.detectors.finite_reference import shared_variance
+from hydrophone.detectors.sequential import NO_EVIDENCE, accumulate
 from hydrophone.schemas.frame import Frame
 from hydrophone.schemas.origins import Origin
 from hydrophone.schemas.score import Counts
