@@ -2,15 +2,14 @@
 false alarms. Run with `python -m benchmarks.detection`; the first run trains three small models and attacks them.
 
 References and windows are drawn from images no model was trained on; attacked images never meet their originals. Level
-rows live in `detection_level.py`, the long table in `detection_table.py`. What the window test cannot do yet is listed
-in `NOT_YET` and reported as not measured.
+rows live in `detection_level.py`, the long table in `detection_table.py`.
 """
 
 import argparse
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +18,10 @@ from typing import Final
 import numpy as np
 import torch
 from benchmarks import fashion
+from benchmarks.detection_cost import cost_rows
 from benchmarks.detection_effort import BRIEF, THOROUGH, Effort, percents, rate_detail, seeded
 from benchmarks.detection_level import level_rows, one_reference_rows
+from benchmarks.detection_replay import replay_rows
 from benchmarks.detection_samples import sample_rows
 from benchmarks.detection_serial import serial_rows
 from benchmarks.detection_table import (
@@ -37,6 +38,7 @@ from benchmarks.detection_table import (
     plain_reference,
     write,
 )
+from benchmarks.detection_time import sequential_rows
 from benchmarks.fashion_pools import Pools, load_pools, predicted
 from benchmarks.harness import RESULTS, Measured, load_goals, run
 from benchmarks.published import Published
@@ -45,15 +47,6 @@ from numpy.typing import NDArray
 
 from hydrophone.detectors import Reference, fit_reference
 from hydrophone.schemas.frame import Frame, concat
-
-NOT_YET: Final[Mapping[str, str]] = {
-    "replay-clean-copies": "the replay channel",
-    "replay-signal": "the replay channel",
-    "sequential-run-length": "the sequential alarm",
-    "sequential-delay": "the sequential alarm",
-    "fused-cost": "a window test with and without score branches",
-}
-"""Rows this program has no way to measure, and what the window test would need first."""
 
 THREADS: Final = 2
 SHIFT_ROWS: Final = 250
@@ -185,7 +178,10 @@ def measure(effort: Effort, out: Path | None, is_quick: bool) -> Iterator[Measur
     yield from power_rows(models, references, effort)
     yield from sample_rows(models, references, effort)
     yield from shift_rows(models[0], references[0], effort)
+    yield from replay_rows(models[0], references[0], effort)
     yield from serial_rows(effort)
+    yield from sequential_rows(models, references, effort)
+    yield from cost_rows(effort.permutations, rounds=3 if is_quick else 7)
     yield from level_rows(models[0].train, effort)
     yield from one_reference_rows(models[0].train, effort)
     if not is_quick or out is not None:
@@ -221,8 +217,6 @@ def main() -> int:
         packages=("adversarial-robustness-toolbox", "scikit-learn"),
         arguments=arguments,
     )
-    for name, needed in NOT_YET.items():
-        print(f"{name} needs {needed}, which the window test does not have yet", file=sys.stderr)
     return 0 if "--quick" in rest else status
 
 
