@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from benchmarks import fashion
 from benchmarks.detection_cost import cost_rows
-from benchmarks.detection_effort import BRIEF, THOROUGH, Effort, percents, rate_detail, seeded
+from benchmarks.detection_effort import BRIEF, BRISK, THOROUGH, Effort, percents, rate_detail, seeded
 from benchmarks.detection_level import level_rows, one_reference_rows
 from benchmarks.detection_replay import replay_rows
 from benchmarks.detection_samples import sample_rows
@@ -184,7 +184,7 @@ def measure(effort: Effort, out: Path | None, is_quick: bool) -> Iterator[Measur
     yield from cost_rows(effort.permutations, rounds=3 if is_quick else 7)
     yield from level_rows(models[0].train, effort)
     yield from one_reference_rows(models[0].train, effort)
-    if not is_quick or out is not None:
+    if effort.table_windows and (not is_quick or out is not None):
         write(out or RESULTS, long_table(models, references, effort), _heading(models, effort))
 
 
@@ -201,11 +201,12 @@ def _heading(models: Sequence[Pools], effort: Effort) -> dict[str, object]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--profile", choices=("thorough", "brisk"), default="thorough")
     parser.add_argument("--windows", type=int, help="windows a power row and model")
     parser.add_argument("--permutations", type=int)
     parser.add_argument("--out", type=Path)
     known, rest = parser.parse_known_args()
-    effort = THOROUGH
+    effort = BRISK if known.profile == "brisk" else THOROUGH
     if known.windows is not None:
         effort = replace(effort, power_windows=known.windows)
     if known.permutations is not None:

@@ -8,7 +8,7 @@ import numpy as np
 from benchmarks.fashion_pools import FULL, QUICK, Profile
 from benchmarks.harness import wilson
 
-__all__ = ["BRIEF", "THOROUGH", "Effort", "percents", "rate_detail", "seeded"]
+__all__ = ["BRIEF", "BRISK", "THOROUGH", "Effort", "percents", "rate_detail", "seeded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,23 @@ THOROUGH: Final = Effort(
     small=(2_000, 500),
     shift_windows=200,
 )
+BRISK: Final = Effort(
+    FULL,
+    models=1,
+    permutations=999,
+    reference_rows=8_000,
+    power_windows=20,
+    table_windows=0,
+    published_redraws=100,
+    level_windows=300,
+    references=6,
+    reference_windows=40,
+    conforming=((2_000, 100), (8_000, 500)),
+    small=(2_000, 500),
+    shift_windows=50,
+)
+"""One model and few windows: under an hour once the model is trained and attacked. Leaves the long table out."""
+
 BRIEF: Final = Effort(
     QUICK,
     models=1,

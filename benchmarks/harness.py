@@ -125,7 +125,10 @@ def run(
     parser.add_argument("--out", type=Path, help="folder for the results file; benchmarks/results unless --quick")
     options = parser.parse_args(arguments)
     goals = load_goals(section)
-    measured = {row.id: row for row in measure(options.quick)}
+    measured: dict[str, Measured] = {}
+    for row in measure(options.quick):
+        measured[row.id] = row
+        print(f"{row.id}: {row.value:.4g}  ({row.detail})", file=sys.stderr, flush=True)
     rows = [_row(goal, measured[goal.id]) for goal in goals.values() if goal.id in measured]
     _print_table(rows, goals)
     if (folder := options.out or (None if options.quick else RESULTS)) is not None:
