@@ -47,7 +47,8 @@ def decide(
     fired = _fired(rules, memory, score)
     if not tested and not fired:
         return state, None
-    spent = {"sequential": NO_EVIDENCE} if any(rule.name == "sequential" for rule in fired) else {}
+    # Evidence that has been told is spent, by whichever rule: it would ring again, late, on the first clean window.
+    spent = {"sequential": NO_EVIDENCE} if any(rule.name != "replay" for rule in fired) else {}
     alert = _alert(rules, memory, score, fired) if fired else None
     return memory.model_copy(update={"last_end_ms": score.window.end_ms, **spent}), alert
 

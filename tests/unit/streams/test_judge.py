@@ -167,7 +167,8 @@ def test_label_of_any_length_does_not_make_a_score_of_any_size(reference: Refere
 
 
 def test_evidence_over_time_allows_for_the_size_of_the_reference(reference: Reference) -> None:
-    judgement = judge_with(reference).judge(closed(shift=0.3), None, None)
+    judgement = judge_with(reference).judge(closed(), None, None)
+    assert judgement.alert is None
 
     score, state = judgement.score, judgement.state
     assert score.joint is not None

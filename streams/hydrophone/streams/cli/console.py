@@ -6,7 +6,10 @@ import re
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-__all__ = ["complain", "err", "out", "p_bar", "progress", "readable"]
+__all__ = ["SHOWN_SUSPECTS", "complain", "err", "out", "p_bar", "progress", "readable"]
+
+SHOWN_SUSPECTS = 10
+"""An alert names up to a hundred rows; a reader looks at the first."""
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 

@@ -10,7 +10,7 @@ from rich.progress import Progress, TaskID
 from hydrophone.schemas.alert import Alert
 from hydrophone.schemas.errors import ConfigurationError
 from hydrophone.schemas.score import WindowScore
-from hydrophone.streams.cli.console import out, progress
+from hydrophone.streams.cli.console import SHOWN_SUSPECTS, out, progress
 from hydrophone.streams.cli.tail import rule_line, score_line
 
 __all__ = ["register"]
@@ -46,7 +46,7 @@ def demo(
     first = story.alerts[0]
     out.print(
         f"The attack took the model from {story.accuracy:.1%} to {story.attacked_accuracy:.1%} right. "
-        f"{len(story.alerts)} alert(s); of the first one's {len(first.suspects)} top suspects "
+        f"{len(story.alerts)} alert(s); of the first one's {len(first.suspects)} suspects "
         f"{story.hostile_among(first)} were adversarial in truth."
     )
     out.print(f"\nEverything is in {folder}/: reference/, evidence/, validation/, processor.log", markup=False)
@@ -79,8 +79,8 @@ class _Terminal:
         out.print(f"  ALERT ({alert.severity}): {alert.title}", style="bold red", markup=False)
         for rule in alert.rules:
             out.print(f"  rule: {rule_line(rule)}", markup=False)
-        out.print(f"  top suspects ({hostile} of {len(alert.suspects)} were adversarial):", markup=False)
-        for suspect in alert.suspects:
+        out.print(f"  {len(alert.suspects)} suspects, {hostile} of them adversarial in truth; first:", markup=False)
+        for suspect in alert.suspects[:SHOWN_SUSPECTS]:
             out.print(f"    {suspect.sample_id}  {suspect.client_id}  {suspect.score:.3g}", markup=False)
 
 

@@ -13,7 +13,7 @@ from hydrophone.schemas.event import WindowBounds
 from hydrophone.schemas.frame import Heartbeat, decode
 from hydrophone.schemas.score import PriorShift, WindowScore
 from hydrophone.streams import topics
-from hydrophone.streams.cli.console import err, out, progress, readable
+from hydrophone.streams.cli.console import SHOWN_SUSPECTS, err, out, progress, readable
 from hydrophone.streams.cli.options import Bootstrap, Device, Json, KafkaProperty, Prefix, kafka_flags
 from hydrophone.streams.frame_files import frame_paths, read_frames
 from hydrophone.streams.frame_writer import FrameWriter
@@ -81,9 +81,11 @@ def show_score(event: WindowScore) -> None:
     _show_signals(event)
     if event.rejected:
         out.print("most suspicious rows:", markup=False)
-        for suspect in event.suspects:
+        for suspect in event.suspects[:SHOWN_SUSPECTS]:
             name = suspect.sample_id or f"row {suspect.row} of frame {suspect.frame_id}"
             out.print(readable(f"  {suspect.score:8.3g}  {name}  {suspect.client_id or ''}"), markup=False)
+        if (more := len(event.suspects) - SHOWN_SUSPECTS) > 0:
+            out.print(f"  and {more} more (--json)", markup=False)
 
 
 def _show_signals(event: WindowScore) -> None:
