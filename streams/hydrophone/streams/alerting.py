@@ -33,7 +33,8 @@ def decide(
 ) -> tuple[ModelState | None, Alert | None]:
     """What the model remembers after this window, and the alert it raises, if any.
 
-    `shared` is the reference's part in the p-value (`finite_reference.shared_variance`). A window counts once; a new reference starts a new memory. An untested window adds nothing to it, but its repeated rows ring.
+    `shared` is the reference's part in the p-value (`finite_reference.shared_variance`). A window counts once; a new
+    reference starts a new memory. An untested window adds nothing to it, but its repeated rows ring.
     """
     if score.reference is None or (state is not None and score.window.end_ms <= state.last_end_ms):
         return state, None
