@@ -126,6 +126,10 @@ class Manifest(_Part):
         """What fixes permutations and row order: calibrating a reference must not change its statistics."""
         return self.sha256 if self.windows is None else self.windows.base_sha256
 
+    @property
+    def permutation_seed(self) -> int:
+        return int.from_bytes(bytes.fromhex(self.seed_sha256)[:8], "big")
+
 
 def arrays_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return save({name: np.ascontiguousarray(array) for name, array in arrays.items()})

@@ -175,14 +175,13 @@ class Assessor:
     ) -> WindowResult:
         """A window that says why it was not tested."""
         m = self.manifest
-        seed = int.from_bytes(bytes.fromhex(m.seed_sha256)[:8], "big")
         return WindowResult(
             m.model,
             self.id,
             "not_tested",
             m.alpha,
             m.permutations,
-            seed,
+            m.permutation_seed,
             device_name(self._device),
             origins,
             rejected_rows=left_out,

@@ -7,7 +7,7 @@ Random World", 2005, chapter 2). Given the K windows the level is Beta-distribut
 alpha .05 and K = 199, .007 at K = 999.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hydrophone.detectors.permutation import TIE_TOLERANCE
+from hydrophone.detectors.repeats import exact_leaders
 from hydrophone.schemas.errors import ReferenceInvalid
 from hydrophone.schemas.frame import Frame
 
@@ -72,15 +73,9 @@ def clean_windows(traffic: Frame, *, rows: int | None = None, window_ms: int | N
 
 def shared_rows(traffic: Frame, kept: Mapping[str, NDArray[Any]]) -> int:
     """How many rows of the traffic equal a row of `kept` (`[n, D]` a layer) in every layer, byte for byte."""
-    names = sorted(kept)
-    mine = _row_bytes([traffic.layers[name].astype(kept[name].dtype, copy=False) for name in names])
-    theirs = _row_bytes([kept[name] for name in names])
-    return int(np.isin(mine, theirs).sum())
-
-
-def _row_bytes(layers: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    joined = np.concatenate([np.ascontiguousarray(values).view(np.uint8) for values in layers], axis=1)
-    return np.ascontiguousarray(joined).view(np.dtype((np.void, joined.shape[1])))[:, 0]
+    n = len(next(iter(kept.values())))
+    tables = [np.concatenate([rows, traffic.layers[name].astype(rows.dtype)]) for name, rows in sorted(kept.items())]
+    return int((exact_leaders(tables)[n:] < n).sum())
 
 
 def _runs(traffic: Frame, order: NDArray[np.intp], rows: int | None) -> Iterator[NDArray[np.intp]]:

@@ -120,7 +120,7 @@ class PreparedReference:
         manifest = artefact.manifest
         self.artefact, self.device, self.memory_bytes = artefact, device, memory_bytes
         self.permutations, self.block_rows = manifest.permutations, manifest.block_rows
-        self.seed = int.from_bytes(bytes.fromhex(manifest.seed_sha256)[:8], "big")
+        self.seed = manifest.permutation_seed
         self.strata = Strata(manifest.classes) if manifest.has_predicted else None
         order = self._order()
         self.layers = tuple(self._layer(name, order) for name in sorted(manifest.layers))

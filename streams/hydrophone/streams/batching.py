@@ -11,8 +11,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from hydrophone.schemas.frame import Frame
-from hydrophone.schemas.origins import Origins
+from hydrophone.schemas.frame import Frame, concat
 
 __all__ = ["Piece", "join", "layout", "owned", "split"]
 
@@ -47,30 +46,12 @@ def join(frames: Sequence[Frame]) -> Frame:
     if len(frames) == 1:
         return replace(first, frame_id=_new_id())
 
-    def stack(get: Callable[[Frame], NDArray[Any] | None]) -> NDArray[Any] | None:
-        arrays = [array for frame in frames if (array := get(frame)) is not None]
-        return np.concatenate(arrays) if arrays else None
-
-    def chain(get: Callable[[Frame], Sequence[Any] | None], gap: str | None = None) -> list[Any] | None:
-        columns = [(get(frame), len(frame)) for frame in frames]
-        if all(column is None for column, _ in columns):
-            return None
-        return [value for column, n in columns for value in (column if column is not None else [gap] * n)]
-
-    return Frame(
-        first.model,
-        {name: np.concatenate([frame.layers[name] for frame in frames]) for name in first.layers},
-        event_time_ms=np.concatenate([frame.event_time_ms for frame in frames]),
+    joined = concat(frames)
+    return replace(
+        joined,
         frame_id=_new_id(),
-        sample_ids=chain(lambda f: f.sample_ids, gap=""),
-        client_ids=chain(lambda f: f.client_ids),
-        output=stack(lambda f: f.output),
-        predicted=stack(lambda f: f.predicted),
-        uncertainty={m: np.concatenate([(f.uncertainty or {})[m] for f in frames]) for m in first.uncertainty or ()}
-        or None,
-        label=stack(lambda f: f.label),
-        attack=chain(lambda f: f.attack),
-        origins=None if first.origins is None else Origins.concat([frame.row_origins() for frame in frames]),
+        predicted=None if first.predicted is None else joined.predicted,
+        origins=None if first.origins is None else joined.origins,
     )
 
 
