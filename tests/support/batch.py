@@ -37,7 +37,10 @@ class LogRecord(Protocol):
 
 @dataclass(frozen=True)
 class BatchRules:
-    """`sizes` are the features of each layer a model's frames must bring; a model without an entry has no reference."""
+    """`sizes` are the features of each layer a model's frames must bring; a model without an entry has no reference.
+
+    `sharded_from`: the first window start from which a model's frames may come under keys `model#shard`.
+    """
 
     window_ms: int
     lateness_ms: int
@@ -45,6 +48,7 @@ class BatchRules:
     k: int
     sampling_key: bytes
     sizes: Mapping[str, Mapping[str, int]]
+    sharded_from: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass
@@ -113,11 +117,15 @@ def _frame(record: LogRecord, rules: BatchRules) -> Frame | Heartbeat:
     if record.value is None:
         raise FrameInvalid("no_value", "")
     frame = decode(record.value)
-    if record.key != frame.model.encode():
+    name, _, shard = (record.key or b"").decode().partition("#")
+    if name != frame.model:
         raise FrameInvalid("key_mismatch", "")
     if isinstance(frame, Heartbeat):
         return frame
     credible = record.timestamp_ms + rules.future_skew_ms
+    starts = [time // rules.window_ms * rules.window_ms for time in frame.event_time_ms if 0 <= time <= credible]
+    if shard and any(start < rules.sharded_from.get(name, start + 1) for start in starts):
+        raise FrameInvalid("unplanned_shard", "")
     if any(0 <= time <= credible for time in frame.event_time_ms):
         for name, size in rules.sizes.get(frame.model, {}).items():
             if name not in frame.layers:

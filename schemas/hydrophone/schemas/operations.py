@@ -1,4 +1,5 @@
-"""Events about running: dead letters, operational facts, reference announcements, what outlives a window."""
+"""Events about running: dead letters, operational facts, announcements of references and shards, what outlives a
+window."""
 
 from typing import Annotated, ClassVar, Literal
 
@@ -6,7 +7,10 @@ from pydantic import Field
 
 from hydrophone.schemas.event import Event, Sha256, Value, event_id
 
-__all__ = ["DeadLetter", "ModelState", "OperationalEvent", "ReferencePointer", "operational_event"]
+__all__ = ["DeadLetter", "ModelState", "OperationalEvent", "ReferencePointer", "ShardPlan", "operational_event"]
+
+
+OperationalKind = Literal["log_gap", "model_on_two_partitions", "reference_unloadable", "unplanned_shard"]
 
 
 class DeadLetter(Value):
@@ -26,7 +30,7 @@ class OperationalEvent(Event):
 
     event_type: ClassVar[str] = "org.hydrophone.event.v1"
 
-    kind: Literal["log_gap", "model_on_two_partitions", "reference_unloadable"]
+    kind: OperationalKind
     topic: str
     partition: int
     detail: str
@@ -51,6 +55,23 @@ class ReferencePointer(Value):
         return f"{self.model}@{self.version}"
 
 
+class ShardPlan(Value):
+    """Over how many keys `model#shard` publishers spread a model from an event time on; on `control`, never withdrawn.
+
+    From its first plan on a model's windows are merged from what each partition has of them, however many shards.
+    """
+
+    event_type: ClassVar[str] = "org.hydrophone.shards.v1"
+
+    model: str
+    shards: int = Field(ge=1, le=1_024)
+    effective_from_ms: int = Field(ge=0, description="a window's start")
+
+    @property
+    def key(self) -> str:
+        return f"shards/{self.model}@{self.effective_from_ms}"
+
+
 class ModelState(Value):
     """What must outlive a window, per model; key `model`, compacted, co-partitioned with `activations`."""
 
@@ -66,7 +87,7 @@ class ModelState(Value):
 
 
 def operational_event(
-    kind: Literal["log_gap", "model_on_two_partitions", "reference_unloadable"],
+    kind: OperationalKind,
     topic: str,
     partition: int,
     detail: str,

@@ -9,7 +9,8 @@ from typing import Final
 from pydantic import BaseModel
 
 from hydrophone.schemas.alert import Alert
-from hydrophone.schemas.operations import DeadLetter, ModelState, OperationalEvent, ReferencePointer
+from hydrophone.schemas.operations import DeadLetter, ModelState, OperationalEvent, ReferencePointer, ShardPlan
+from hydrophone.schemas.partials import SummaryChunk, WatermarkMarker
 from hydrophone.schemas.score import WindowScore
 
 __all__ = ["json_schemas", "write"]
@@ -20,7 +21,10 @@ PUBLISHED: Final[Mapping[str, type[BaseModel]]] = {
     "event.v1": OperationalEvent,
     "reference.v1": ReferencePointer,
     "score.v1": WindowScore,
+    "shards.v1": ShardPlan,
     "state.v1": ModelState,
+    "summary.v1": SummaryChunk,
+    "watermark.v1": WatermarkMarker,
 }
 
 

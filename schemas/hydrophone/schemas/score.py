@@ -19,6 +19,7 @@ __all__ = [
     "Repeated",
     "Replay",
     "Source",
+    "SourcePart",
     "Strata",
     "Suspect",
     "Trace",
@@ -27,13 +28,25 @@ __all__ = [
 ]
 
 
+class SourcePart(Value):
+    """What one partition of `activations` gave to a sharded model's window: offsets `[first_offset, close_offset)`."""
+
+    partition: int
+    first_offset: int
+    close_offset: int
+
+
 class Source(Value):
-    """The records behind the score: offsets `[first_offset, close_offset)` of one partition."""
+    """The records behind the score: offsets `[first_offset, close_offset)` of one partition.
+
+    Of a sharded model they are summaries on `partials`, and `parts` names the requests' own records.
+    """
 
     topic: str
     partition: int
     first_offset: int
     close_offset: int
+    parts: tuple[SourcePart, ...] = ()
 
 
 class ReferenceId(Value):

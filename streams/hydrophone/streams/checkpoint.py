@@ -6,16 +6,18 @@ the `state` topic.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from hydrophone.schemas.errors import ConfigurationError
 
-__all__ = ["Checkpoint", "Pending"]
+__all__ = ["Checkpoint", "MergeCheckpoint", "Pending"]
 
 LIMIT: Final = 3_500
 """Characters; brokers refuse more than 4,096 by default (`offset.metadata.max.bytes`)."""
+
+SHORT: Final = (",", ":")
 
 
 class Pending(NamedTuple):
@@ -38,28 +40,79 @@ class Checkpoint:
     def encode(self) -> str:
         """At most `LIMIT` characters: with very many models with pending counts, those are left out."""
         fields = {"v": 1, "s": self.window_ms, "w": self.watermark_ms, "p": self.position}
-        text = json.dumps(fields | ({"n": dict(self.pending)} if self.pending else {}), separators=(",", ":"))
-        return text if len(text) <= LIMIT else json.dumps(fields, separators=(",", ":"))
+        text = json.dumps(fields | ({"n": dict(self.pending)} if self.pending else {}), separators=SHORT)
+        return text if len(text) <= LIMIT else json.dumps(fields, separators=SHORT)
 
     @classmethod
     def decode(cls, text: str | None, *, window_ms: int) -> "Checkpoint | None":
         """None where nothing was written. Raises `ConfigurationError`: another program's, or another window length."""
-        if not text:
-            return None
-        try:
-            fields = json.loads(text)
-            if fields["v"] != 1:
-                raise ValueError(f"version {fields['v']}")
-            pending = {model: Pending(*map(int, counts)) for model, counts in fields.get("n", {}).items()}
-            found = cls(int(fields["s"]), None if fields["w"] is None else int(fields["w"]), int(fields["p"]), pending)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ConfigurationError(
-                f"the group's committed offset carries metadata of another program ({error}): {text!r:.80}; "
-                "choose another `--group`"
-            ) from None
-        if found.window_ms != window_ms:
-            raise ConfigurationError(
-                f"the group committed windows of {found.window_ms} ms and this processor has {window_ms} ms: windows "
-                "would be doubled or lost; choose another `--group`, or the former window length"
-            )
-        return found
+        return _decoded(text, window_ms, cls._of)
+
+    @classmethod
+    def _of(cls, fields: dict[str, Any]) -> "Checkpoint":
+        pending = {model: Pending(*map(int, counts)) for model, counts in fields.get("n", {}).items()}
+        watermark = fields["w"]
+        return cls(int(fields["s"]), None if watermark is None else int(watermark), int(fields["p"]), pending)
+
+
+@dataclass(frozen=True, slots=True)
+class MergeCheckpoint:
+    """A partition of `partials` was processed up to `position`, and windows up to `closed_ms` are closed.
+
+    `watermarks` by partition of `activations`, all of them ends of windows; `partitions` of them are waited for.
+    """
+
+    window_ms: int
+    position: int
+    closed_ms: int | None
+    partitions: int
+    watermarks: Mapping[int, int]
+
+    def encode(self) -> str:
+        """At most `LIMIT` characters: in windows since the earliest. Of so many partitions that they do not fit none
+        is told; each tells its time again within a window."""
+        size, earliest = self.window_ms, min(self.watermarks.values(), default=0)
+        ahead = {n: (w - earliest) // size for n, w in self.watermarks.items()}
+        fields = {"v": 1, "s": size, "p": self.position, "c": self.closed_ms, "n": self.partitions, "e": earliest}
+        text = json.dumps(fields | {"w": [ahead.get(n) for n in range(max(ahead, default=-1) + 1)]}, separators=SHORT)
+        return text if len(text) <= LIMIT else json.dumps(fields | {"w": []}, separators=SHORT)
+
+    @classmethod
+    def decode(cls, text: str | None, *, window_ms: int) -> "MergeCheckpoint | None":
+        """As `Checkpoint.decode`."""
+        return _decoded(text, window_ms, cls._of)
+
+    @classmethod
+    def _of(cls, fields: dict[str, Any]) -> "MergeCheckpoint":
+        size, earliest, closed = int(fields["s"]), int(fields["e"]), fields["c"]
+        watermarks = {n: earliest + int(ahead) * size for n, ahead in enumerate(fields["w"]) if ahead is not None}
+        return cls(size, int(fields["p"]), None if closed is None else int(closed), int(fields["n"]), watermarks)
+
+
+class _Sized(Protocol):
+    @property
+    def window_ms(self) -> int: ...
+
+
+C = TypeVar("C", bound=_Sized)
+
+
+def _decoded(text: str | None, window_ms: int, build: Callable[[dict[str, Any]], C]) -> C | None:
+    if not text:
+        return None
+    try:
+        fields = json.loads(text)
+        if fields["v"] != 1:
+            raise ValueError(f"version {fields['v']}")
+        found = build(fields)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ConfigurationError(
+            f"the group's committed offset carries metadata of another program ({error}): {text!r:.80}; "
+            "choose another `--group`"
+        ) from None
+    if found.window_ms != window_ms:
+        raise ConfigurationError(
+            f"the group committed windows of {found.window_ms} ms and this processor has {window_ms} ms: windows "
+            "would be doubled or lost; choose another `--group`, or the former window length"
+        )
+    return found

@@ -1,17 +1,21 @@
-"""What `step` wants done, as frozen values. The runtime performs them in order; nothing here does anything."""
+"""What `step` and `merge_step` want done, as frozen values. The runtime performs them in order; nothing here acts."""
 
 from dataclasses import dataclass
 
 from hydrophone.schemas.frame import Frame
-from hydrophone.schemas.score import Counts
+from hydrophone.schemas.score import Counts, SourcePart
 from hydrophone.streams.record import Record
 
-__all__ = ["DeadLettered", "Effect", "RowsLate", "WindowClosed"]
+__all__ = ["DeadLettered", "Effect", "RowsLate", "SummaryClosed", "TimePassed", "WindowClosed"]
 
 
 @dataclass(frozen=True, slots=True)
 class WindowClosed:
-    """A window to test: no row of it can come any more. `sample` holds at most k rows, None where nothing is kept."""
+    """A window to test: no row of it can come any more. `sample` holds at most k rows, None where nothing is kept.
+
+    `parts` are the partitions that a sharded model's window was merged from; the offsets are then of its summaries, and
+    `topic` is theirs. None: of `activations`.
+    """
 
     model: str
     start_ms: int
@@ -22,6 +26,23 @@ class WindowClosed:
     counts: Counts
     sample: Frame | None
     traceparents: tuple[str, ...]
+    topic: str | None = None
+    parts: tuple[SourcePart, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SummaryClosed:
+    """What one partition has of a sharded model's window, to be merged with what the others have."""
+
+    summary: WindowClosed
+
+
+@dataclass(frozen=True, slots=True)
+class TimePassed:
+    """A partition's watermark has passed the end of windows; all summaries of those come before this."""
+
+    partition: int
+    watermark_ms: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,4 +62,4 @@ class DeadLettered:
     detail: str
 
 
-Effect = WindowClosed | RowsLate | DeadLettered
+Effect = WindowClosed | SummaryClosed | TimePassed | RowsLate | DeadLettered

@@ -166,10 +166,11 @@ class Judge:
 
     def _source(self, closed: WindowClosed) -> Source:
         return Source(
-            topic=self._topic,
+            topic=closed.topic or self._topic,
             partition=closed.partition,
             first_offset=closed.first_offset,
             close_offset=closed.close_offset,
+            parts=closed.parts,
         )
 
 

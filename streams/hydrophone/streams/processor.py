@@ -7,10 +7,13 @@ partition in their order, and the sample within a window does not depend on even
     its window has closed    late          the record goes to `late` with the rows' indices
     not finite               rejected      counted, left out
     otherwise                windowed
+
+A heavy model's records are spread over partitions (`shards.py`): then what closes here is one partition's summary of a
+window, and `merging.py` makes the window of the summaries.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,9 +23,10 @@ from hydrophone.schemas.frame import Frame, Heartbeat, decode
 from hydrophone.schemas.identity import FramePriorities
 from hydrophone.streams.checkpoint import Checkpoint, Pending
 from hydrophone.streams.contract import Contract
-from hydrophone.streams.effects import DeadLettered, Effect, RowsLate
+from hydrophone.streams.effects import DeadLettered, Effect, RowsLate, SummaryClosed, TimePassed
 from hydrophone.streams.record import UNREADABLE_HEADERS, PartitionEnd, Record
 from hydrophone.streams.sampling import BottomK
+from hydrophone.streams.shards import SHARD_MARK, ShardPlans
 from hydrophone.streams.watermark import TimeRules
 from hydrophone.streams.windows import OpenWindow, window_start
 
@@ -31,12 +35,16 @@ __all__ = ["Accounts", "PartitionState", "StreamRules", "recover", "step"]
 
 @dataclass(frozen=True, slots=True)
 class StreamRules:
-    """What `step` goes by. `contract(model, window_start_ms)`: what the reference in force needs, None without one."""
+    """What `step` goes by. `contract(model, window_start_ms)`: what the reference in force needs, None without one.
+
+    `shards` may grow while records come, but no plan reaches back to a window that is open.
+    """
 
     time: TimeRules
     contract: Callable[[str, int], Contract | None]
     priorities: FramePriorities
     k: int = 512
+    shards: ShardPlans = field(default_factory=ShardPlans)
 
 
 @dataclass(slots=True)
@@ -64,7 +72,8 @@ class PartitionState:
     """One partition's open windows and time. Belongs to `step`: who hands it over must not use it again.
 
     `position` is the next offset to process. Records before `replay_until` were processed before a restart: they
-    rebuild windows, and whatever else they caused has been told.
+    rebuild windows, and whatever else they caused has been told. `told_ms` is the latest end of a window that the
+    watermark was told to have passed; nobody is told while no model is sharded.
     """
 
     topic: str
@@ -75,6 +84,7 @@ class PartitionState:
     windows: dict[tuple[int, str], OpenWindow] = field(default_factory=dict)
     pending: dict[str, Pending] = field(default_factory=dict)
     accounts: Accounts = field(default_factory=Accounts)
+    told_ms: int | None = None
 
     @property
     def committable(self) -> int:
@@ -84,6 +94,10 @@ class PartitionState:
     def checkpoint(self, window_ms: int) -> Checkpoint:
         position = max(self.position, self.replay_until)
         return Checkpoint(window_ms, self.watermark_ms, position, dict(self.pending))
+
+    def totals(self) -> dict[str, int]:
+        """The accounts by name."""
+        return asdict(self.accounts)
 
 
 def recover(topic: str, partition: int, offset: int, checkpoint: Checkpoint | None) -> PartitionState:
@@ -100,8 +114,10 @@ def step(
 ) -> tuple[PartitionState, list[Effect]]:
     """Take one record, or the end of the partition, into account. `now_ms` matters to an idle partition alone."""
     if isinstance(event, PartitionEnd):
-        state.watermark_ms = rules.time.when_idle(state.watermark_ms, now_ms)
-        return state, _close_due(state)
+        # Sharded windows wait for every partition: one that never held a record must not hold them up.
+        before = 0 if state.watermark_ms is None and rules.shards else state.watermark_ms
+        state.watermark_ms = rules.time.when_idle(before, now_ms)
+        return state, _close_due(state, rules)
     state.position = event.offset + 1
     is_new = event.offset >= state.replay_until
     try:
@@ -122,24 +138,33 @@ def _take(state: PartitionState, record: Record, rules: StreamRules, *, is_new: 
     if record.value is None:
         raise FrameInvalid("no_value", "an activations record carries a frame; got a tombstone")
     frame = decode(record.value)
-    if record.key != frame.model.encode():
-        raise FrameInvalid("key_mismatch", f"the key must be the model `{frame.model}`; got {record.key!r:.80}")
+    is_shard = record.key != frame.model.encode()
+    if is_shard:
+        _check_shard_key(record.key, frame.model)
     if isinstance(frame, Heartbeat):
         state.accounts.heartbeats += is_new
         if frame.event_time_ms <= rules.time.latest_credible(record.timestamp_ms):
             state.watermark_ms = rules.time.after(state.watermark_ms, frame.event_time_ms)
-        return _close_due(state)
-    return _take_frame(state, record, frame, rules, is_new=is_new)
+        return _close_due(state, rules)
+    return _take_frame(state, record, frame, rules, is_new=is_new, is_shard=is_shard)
+
+
+def _check_shard_key(key: bytes | None, model: str) -> None:
+    name, _, shard = (key or b"").partition(SHARD_MARK.encode())
+    if name != model.encode() or not shard.isdigit():
+        raise FrameInvalid("key_mismatch", f"the key must be the model `{model}`, or a shard of it; got {key!r:.80}")
 
 
 def _take_frame(
-    state: PartitionState, record: Record, frame: Frame, rules: StreamRules, *, is_new: bool
+    state: PartitionState, record: Record, frame: Frame, rules: StreamRules, *, is_new: bool, is_shard: bool
 ) -> list[Effect]:
     if frame.origins is not None:  # a publisher could claim the rows of another
         frame = frame.with_origins(None)
     size = rules.time.window_ms
     times = _Times.of(frame.event_time_ms, rules.time.latest_credible(record.timestamp_ms))
     parts = times.parts(size)
+    if is_shard:
+        _check_plan(frame.model, parts, rules)
     contracts = {start: _contract(state, frame, start, rules) for start in parts}
     frontier = state.watermark_ms
     open_parts = {s: rows for s, rows in parts.items() if frontier is None or s + size > frontier}
@@ -161,7 +186,18 @@ def _take_frame(
     if latest is not None:
         state.watermark_ms = rules.time.after(state.watermark_ms, latest)
     effects: list[Effect] = [RowsLate(record, late)] if late and is_new else []
-    return effects + _close_due(state)
+    return effects + _close_due(state, rules)
+
+
+def _check_plan(model: str, starts: Iterable[int], rules: StreamRules) -> None:
+    """What comes under a shard's key is part of a window; only a window that will be merged may be cut in parts."""
+    unplanned = [start for start in starts if not rules.shards.is_merged(model, start)]
+    if unplanned:
+        raise FrameInvalid(
+            "unplanned_shard",
+            f"no plan shards `{model}` at {min(unplanned)} ms UTC; announce one with `hydrophone shards set`, or "
+            "publish under the plain key",
+        )
 
 
 def _contract(state: PartitionState, frame: Frame, start: int, rules: StreamRules) -> Contract | None:
@@ -313,7 +349,7 @@ def _late_rows(parts: Parts, open_parts: Parts, rows: int) -> tuple[int, ...]:
     return tuple(sorted(late))
 
 
-def _close_due(state: PartitionState) -> list[Effect]:
+def _close_due(state: PartitionState, rules: StreamRules) -> list[Effect]:
     """Close every window that ends at or before the watermark, oldest first."""
     watermark = state.watermark_ms
     if watermark is None:
@@ -323,5 +359,14 @@ def _close_due(state: PartitionState) -> list[Effect]:
     for key in due:
         window = state.windows.pop(key)
         pending = state.pending.pop(window.model, Pending())
-        effects.append(window.close(partition=state.partition, close_offset=state.position, pending=pending))
-    return effects
+        closed = window.close(partition=state.partition, close_offset=state.position, pending=pending)
+        effects.append(SummaryClosed(closed) if rules.shards.is_merged(window.model, window.start_ms) else closed)
+    return effects + _time_passed(state, watermark, rules) if rules.shards else effects
+
+
+def _time_passed(state: PartitionState, watermark_ms: int, rules: StreamRules) -> list[Effect]:
+    reached = window_start(watermark_ms, rules.time.window_ms)
+    if state.told_ms is not None and reached <= state.told_ms:
+        return []
+    state.told_ms = reached
+    return [TimePassed(state.partition, reached)]

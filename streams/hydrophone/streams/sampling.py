@@ -76,8 +76,15 @@ class BottomK:
                 priorities = priorities[good]
                 rows = good if rows is None else rows[good]
         known = frame.with_origins(frame.row_origins(partition, offset))
-        self._chunks.append(_Chunk(priorities, known, rows, record_bytes).trimmed())
-        self._held += priorities.size
+        self._keep(_Chunk(priorities, known, rows, record_bytes))
+
+    def add(self, rows: Frame, priorities: NDArray[np.uint64]) -> None:
+        """Offer rows of another sample, with their origins."""
+        self._keep(_Chunk(priorities, rows, None, _row_bytes(rows) * len(rows)))
+
+    def _keep(self, chunk: _Chunk) -> None:
+        self._chunks.append(chunk.trimmed())
+        self._held += chunk.priorities.size
         if self._held >= 2 * self._k:
             self._compact()
 

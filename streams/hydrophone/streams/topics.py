@@ -12,11 +12,13 @@ from hydrophone.schemas.errors import SettingsError
 __all__ = [
     "ACTIVATIONS",
     "ALERTS",
+    "CONTROL",
     "DEADLETTER",
     "DEFAULT_PARTITIONS",
     "DEFAULT_PREFIX",
     "EVENTS",
     "LATE",
+    "PARTIALS",
     "REFERENCES",
     "SCORES",
     "STATE",
@@ -165,7 +167,30 @@ STATE: Final = Topic(
     is_copartitioned=True,
 )
 
-TOPICS: Final = (ACTIVATIONS, REFERENCES, SCORES, ALERTS, EVENTS, LATE, DEADLETTER, STATE)
+PARTIALS: Final = Topic(
+    name="partials",
+    key="`model`; none for a watermark",
+    value="what one partition has of a sharded model's window (safetensors), or how far its time is (JSON)",
+    partitions=DEFAULT_PARTITIONS,
+    cleanup="delete",
+    retention_ms=DAY_MS,
+    configs=(("max.message.bytes", str(ENVELOPE_BYTES)),),
+    purpose="windows of sharded models on their way to being merged",
+    is_copartitioned=True,  # so that who merges a model's windows reads and writes its memory on `state`
+)
+
+CONTROL: Final = Topic(
+    name="control",
+    key="`shards/model@effective_from`",
+    value="JSON `ShardPlan`",
+    partitions=1,  # read whole by every processor, in the order of announcement
+    cleanup="delete",
+    retention_ms=UNLIMITED_MS,
+    configs=(),
+    purpose="what operators told the processors to do",
+)
+
+TOPICS: Final = (ACTIVATIONS, REFERENCES, SCORES, ALERTS, EVENTS, LATE, DEADLETTER, STATE, PARTIALS, CONTROL)
 
 
 def topic_configs(topic: Topic, *, replication_factor: int = 1) -> dict[str, str]:
