@@ -41,7 +41,7 @@ WIDTH: Final = 4
 SAMPLING_KEY: Final = PUBLIC_SAMPLING_KEY
 """What a processor uses that was given none."""
 
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 180.0
 
 E = TypeVar("E", bound=Event)
 

@@ -21,6 +21,7 @@ from hydrophone.schemas.operations import operational_event
 from hydrophone.streams.effects import DeadLettered, Effect, RowsLate, WindowClosed
 from hydrophone.streams.judge import Judge, Judgement
 from hydrophone.streams.kafka.delivery import Delivery, DeliveryFailed
+from hydrophone.streams.kafka.groups import is_instance_taken
 from hydrophone.streams.kafka.intake import Intake
 from hydrophone.streams.kafka.messages import headers_of
 from hydrophone.streams.kafka.recovery import Recovery
@@ -221,9 +222,12 @@ class Runtime:
             self._recover_all()
         elif code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):  # noqa: SLF001
             raise TopicMissing(f"`{self._topic}` is gone: {error.str()}; create it with `hydrophone topics create`")
-        elif code in (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID):
-            raise Fenced(f"another process is running with this `--instance-id`: {error.str()}")
-        elif error.fatal():
+        elif is_instance_taken(error):
+            raise Fenced(
+                "`--instance-id` is held by another process, or by one that was killed less than the group's session "
+                f"time-out ago: {error.str()}"
+            )
+        elif code == KafkaError._FATAL or error.fatal():  # noqa: SLF001
             raise BrokerUnavailable(error.str())
         elif code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             raise ConfigurationError(f"the broker denies access: {error.str()}")
