@@ -2,7 +2,7 @@
 
 import hashlib
 import struct
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ class FramePriorities:
         """Priorities of rows 0..rows-1 of a frame."""
         keyed = self._hash.copy()
         keyed.update(frame_id.encode())
-        self._bits.state = {
+        state: Any = {  # numpy's own type for it knows arrays only
             "bit_generator": "Philox",
             "state": {"counter": _ZEROS, "key": _KEY.unpack(keyed.digest())},
             "buffer": _ZEROS,
@@ -44,6 +44,7 @@ class FramePriorities:
             "has_uint32": 0,
             "uinteger": 0,
         }
+        self._bits.state = state
         return self._bits.random_raw(rows)  # type: ignore[no-any-return, unused-ignore]
 
 
