@@ -9,7 +9,7 @@ import math
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,6 +31,8 @@ from hydrophone.schemas.safetensors_header import read_header, read_metadata, sp
 from hydrophone.schemas.texts import Texts, are_texts, read_texts
 
 __all__ = ["Frame", "Heartbeat", "concat", "decode"]
+
+Column = TypeVar("Column", Origins, Texts)
 
 SCHEMA: Final = "1"
 MEASURES: Final = ("variance", "entropy", "mutual_information", "confidence")
@@ -261,10 +263,17 @@ def _decoded_shortly(data: bytes) -> Frame | None:
         return None
 
 
-def concat(frames: Sequence[Frame], order: NDArray[np.intp] | None = None) -> Frame:
+def concat(
+    frames: Sequence[Frame],
+    order: NDArray[np.intp] | None = None,
+    *,
+    picks: Sequence[NDArray[np.intp] | None] | None = None,
+    origins: Origins | None = None,
+) -> Frame:
     """One frame of all rows, at least one frame; keeps what every frame has, and each row's origin.
 
-    `order`, a permutation, says which of all rows comes first, second, ...; None: as they come.
+    `order`, a permutation, says which of all rows comes first, second, ...; None: as they come. `picks` are the rows
+    meant of each frame, None for all; `origins` stand for what the frames say, row by row.
     """
     first = frames[0]
     if any(frame.model != first.model for frame in frames):
@@ -272,32 +281,49 @@ def concat(frames: Sequence[Frame], order: NDArray[np.intp] | None = None) -> Fr
     names = [name for name in first.layers if all(name in frame.layers for frame in frames)]
     if not names:
         raise FrameInvalid("no_layers", f"frames that join share a layer; the first has {sorted(first.layers)}")
+    parts = list(zip(frames, picks or [None] * len(frames), strict=True))
+    if origins is None:
+        origins = Origins.concat([_taken(frame.row_origins(), pick) for frame, pick in parts])
 
     def join(name: str, get: Callable[[Frame], NDArray[Any] | None]) -> NDArray[Any] | None:
-        arrays = [array for frame in frames if (array := get(frame)) is not None]
+        arrays = [_picked(array, pick) for frame, pick in parts if (array := get(frame)) is not None]
         return _joined(name, arrays, order) if len(arrays) == len(frames) else None
 
+    def layer(name: str) -> NDArray[Any]:
+        return _joined(f"layer.{name}", [_picked(frame.layers[name], pick) for frame, pick in parts], order)
+
+    def measure(name: str) -> NDArray[Any]:
+        return _joined(name, [_picked((frame.uncertainty or {})[name], pick) for frame, pick in parts], order)
+
     def chain(get: Callable[[Frame], Sequence[Any] | None], *, gap: Any = None) -> Sequence[Any] | None:
-        columns = [(get(frame), len(frame)) for frame in frames]
-        if all(values is None for values, _ in columns):
+        columns = [(get(frame), len(frame), pick) for frame, pick in parts]
+        if all(values is None for values, _, _ in columns):
             return None
-        together = Texts.concat([Texts.repeated(gap, n) if v is None else Texts.of(v) for v, n in columns])
+        texts = [(Texts.repeated(gap, n) if v is None else Texts.of(v), pick) for v, n, pick in columns]
+        together = Texts.concat([_taken(column, pick) for column, pick in texts])
         return together if order is None else together.take(order)
 
     measures = [m for m in first.uncertainty or {} if all(m in (frame.uncertainty or {}) for frame in frames)]
-    origins = Origins.concat([frame.row_origins() for frame in frames])
     return first._changed(  # noqa: SLF001  # of this module
-        layers={name: _joined(f"layer.{name}", [frame.layers[name] for frame in frames], order) for name in names},
+        layers={name: layer(name) for name in names},
         event_time_ms=join("event_time_ms", lambda f: f.event_time_ms),
         sample_ids=chain(lambda f: f.sample_ids, gap=""),
         client_ids=chain(lambda f: f.client_ids),
         output=join("output", lambda f: f.output),
         predicted=join("predicted", lambda f: f.classes()),
-        uncertainty={m: _joined(m, [(f.uncertainty or {})[m] for f in frames], order) for m in measures} or None,
+        uncertainty={name: measure(name) for name in measures} or None,
         label=join("label", lambda f: f.label),
         attack=chain(lambda f: f.attack),
         origins=origins if order is None else origins.take(order),
     )
+
+
+def _picked(array: NDArray[Any], rows: NDArray[np.intp] | None) -> NDArray[Any]:
+    return array if rows is None else array.take(rows, axis=0)
+
+
+def _taken(column: Column, rows: NDArray[np.intp] | None) -> Column:
+    return column if rows is None else column.take(rows)
 
 
 def _joined(name: str, arrays: Sequence[NDArray[Any]], order: NDArray[np.intp] | None) -> NDArray[Any]:

@@ -86,8 +86,12 @@ class Origins(Sequence[Origin]):
         return cls(tuple(found), np.concatenate(places), np.concatenate([part.rows for part in parts]))
 
     def take(self, index: NDArray[np.integer[Any]] | slice) -> "Origins":
-        """Some rows, in the order of `index`."""
-        return Origins(self.records, self.places[index], self.rows[index])
+        """Some rows, in the order of `index`; records that none of them is of are let go."""
+        places, rows = self.places[index], self.rows[index]
+        if len(self.records) <= len(rows):
+            return Origins(self.records, places, rows)
+        used, places = np.unique(places, return_inverse=True)
+        return Origins(tuple(self.records[place] for place in used.tolist()), places, rows)
 
     def frames(self) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
         """The distinct frame ids in ascending order, and which of them each row is from."""
