@@ -20,7 +20,7 @@ LAYER: Final = "layer."
 UNCERTAINTY: Final = "uncertainty."
 LONGEST_SHARED_TABLE: Final = 16 * 1024
 SHARED_LAYOUTS: Final = 256
-"""With the bound on a table's length this bounds what strangers can make us remember: a few MiB."""
+"""With the bound on a table's length this bounds what strangers can make us remember: some 20 MiB."""
 
 _WHOLE: Final = ("event_time_ms", "predicted", "label")
 _NUMPY: Final[Mapping[str, np.dtype[Any]]] = {
