@@ -210,7 +210,7 @@ class _Times:
 
     @classmethod
     def of(cls, values: NDArray[np.int64], credible: int) -> "_Times":
-        return cls(values, int(values.min()), int(values.max()), credible)
+        return cls(values, int(np.minimum.reduce(values)), int(np.maximum.reduce(values)), credible)
 
     def parts(self, size: int) -> Parts:
         start = window_start(self.earliest, size)
