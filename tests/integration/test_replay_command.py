@@ -3,7 +3,8 @@ also from their evidence.
 
 The stream holds what a window can meet: rows out of order, late and dated in the future, repeated frames, poison,
 frames over two windows. It is processed by a worker that is killed with SIGKILL, under a reference that changes within
-a window, and by two workers of which one joins on the way. A score that was altered, or whose records are gone, is told.
+a window, and by two workers of which one joins on the way. A score that was altered is told, and so are records that
+are gone.
 """
 
 import json

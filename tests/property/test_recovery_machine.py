@@ -274,7 +274,7 @@ class Recovery(RuleBasedStateMachine):
                     update={"model": told.model, "window": bounds, "source": source, "k": K}
                 )
                 records = log.records[told.first_offset : told.close_offset]
-                again = rebuild(score, records, told.first_offset, self.stream_rules)
+                again = rebuild(score, records, self.stream_rules)
                 assert again is not None
                 assert (again.first_offset, again.close_offset) == (told.first_offset, told.close_offset)
                 assert identities(again.sample) == identities(told.sample)

@@ -4,11 +4,10 @@ are read in `cli/replay.py` and `kafka/`.
 Why a scan of the records `[first_offset, close_offset)` rebuilds a window without the processor's watermark: a window
 takes rows while the watermark is before its end, and it closes at `close_offset`, with the first record or silence that
 moves the watermark there. So no row of it was late before, and none lies before `first_offset`, its first record. What
-is left to decide about a row is independent of the watermark (quarantined, rejected, refused), but for one thing: a
-frame seen again is a duplicate where *any* open window has counted it. `step` itself decides all that, over the model's
-own records: they alone can fill the window, and with fewer records than the processor saw the watermark is never ahead
-of what it was, so that the window is not closed too early. Windows that were open before `first_offset` are known to a
-longer scan only; see `LEAD_IN_WINDOWS`.
+is left to decide about a row does not depend on the watermark (quarantined, rejected, refused), nor on other windows:
+each knows by itself which frames it has counted. `step` itself decides all that, over the model's own records: they
+alone can fill the window, and with fewer records than the processor saw the watermark is never ahead of what it was, so
+that the window is not closed too early.
 """
 
 from collections.abc import Iterable
@@ -29,7 +28,6 @@ from hydrophone.streams.record import PartitionEnd, Record
 from hydrophone.streams.watermark import TimeRules
 
 __all__ = [
-    "LEAD_IN_WINDOWS",
     "UNREAD_REASONS",
     "Check",
     "Replayed",
@@ -41,10 +39,6 @@ __all__ = [
     "scan_rules",
     "source_of",
 ]
-
-LEAD_IN_WINDOWS: Final = 3
-"""Times (window + lateness) that a longer scan begins before the window's first record: a neighbour that opened earlier
-may have counted a frame while its rows of this window were still quarantined. Retention is never below that."""
 
 UNREAD_REASONS: Final = frozenset({"no_reference", "no_rows"})
 """Windows whose rows were counted and not kept."""
@@ -115,10 +109,10 @@ def _places(score: WindowScore, closed: WindowClosed) -> tuple[Check, ...]:
 
 
 def replay_scan(
-    score: WindowScore, records: Iterable[Record], begin: int, rules: StreamRules, reference: Reference | None
+    score: WindowScore, records: Iterable[Record], rules: StreamRules, reference: Reference | None
 ) -> Replayed:
-    """The score against its window as the records from `begin` on have it."""
-    closed = rebuild(score, records, begin, rules)
+    """The score against its window as the records between its offsets have it."""
+    closed = rebuild(score, records, rules)
     if closed is None:
         return Replayed(score, "topic", (_equal("rows seen", score.counts.seen, 0),))
     checks = compare(score, judge_again(score, closed, reference))
@@ -185,10 +179,10 @@ def scan_rules(
     return StreamRules(replace(time, window_ms=length), contract, FramePriorities(key), score.k)
 
 
-def rebuild(score: WindowScore, records: Iterable[Record], begin: int, rules: StreamRules) -> WindowClosed | None:
-    """The score's window from the records of its partition from `begin` on; None where no row of it is there."""
+def rebuild(score: WindowScore, records: Iterable[Record], rules: StreamRules) -> WindowClosed | None:
+    """The score's window from the records between its offsets; None where no row of it is there."""
     source, window = source_of(score), score.window
-    state = PartitionState(source.topic, source.partition, position=begin)
+    state = PartitionState(source.topic, source.partition, position=source.first_offset)
     for record in records:
         if record.key != score.model.encode():
             continue

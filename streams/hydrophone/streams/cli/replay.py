@@ -121,9 +121,9 @@ def _from_evidence(score: WindowScore, known: "KnownReferences") -> "Replayed":
 
 
 def _from_topic(score: WindowScore, settings: Settings, known: "KnownReferences") -> "Replayed":
-    """From the window's first record; where that differs, once more from further back, and that counts."""
+    """From the records between the offsets that the score names."""
     from hydrophone.streams.kafka.scan import LogScanner
-    from hydrophone.streams.replay import LEAD_IN_WINDOWS, replay_scan, scan_rules, source_of
+    from hydrophone.streams.replay import replay_scan, scan_rules, source_of
 
     source = source_of(score)
     if score.sampling_key_id != settings.sampling_key_id:
@@ -140,13 +140,8 @@ def _from_topic(score: WindowScore, settings: Settings, known: "KnownReferences"
         known.catalog_of(score.model, reference),
     )
     with LogScanner(settings.kafka_properties, source.topic, source.partition) as log:
-        begin, end = source.first_offset, source.close_offset
-        found = replay_scan(score, log.records(begin, end), begin, rules, reference)
-        if not found.agrees and (first := next(log.records(begin, begin + 1), None)) is not None:
-            lead_ms = LEAD_IN_WINDOWS * (rules.time.window_ms + rules.time.lateness_ms)
-            begin = log.offset_at(first.timestamp_ms - lead_ms, begin)
-            found = replay_scan(score, log.records(begin, end), begin, rules, reference)
-    return found
+        records = log.records(source.first_offset, source.close_offset)
+        return replay_scan(score, records, rules, reference)
 
 
 def _show(found: "Replayed", *, as_json: bool) -> None:

@@ -46,13 +46,6 @@ class LogScanner:
                     return
         raise BrokerUnavailable(f"`{self._topic}` [{self._partition}] could not be read up to offset {end}")
 
-    def offset_at(self, timestamp_ms: int, before: int) -> int:
-        """The first offset that is still there of a record as young as this, at most `before`."""
-        low, _ = self._bounds()
-        place = TopicPartition(self._topic, self._partition, max(0, timestamp_ms))
-        found = self._consumer.offsets_for_times([place], timeout=TIMEOUT_S)[0].offset
-        return min(before, max(low, found if found >= 0 else before))
-
     def _require(self, first: int, end: int) -> None:
         low, high = self._bounds()
         if first < low:
