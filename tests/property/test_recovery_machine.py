@@ -7,7 +7,7 @@ at every commit and every recovery (`tests/support/recovery.py`); in the end, wh
 what a batch over the logs computes, each thing exactly once, and every window is rebuilt by `replay` from the offsets
 it names.
 
-HYDROPHONE_THOROUGH=1 (`make recovery`) runs thirty times as many examples.
+HYDROPHONE_THOROUGH=1 (`make recovery`) runs sixty times as many examples.
 """
 
 import os
@@ -284,7 +284,7 @@ class Recovery(RuleBasedStateMachine):
 TestRecovery = Recovery.TestCase
 TestRecovery.settings = settings(
     deadline=None,
-    max_examples=9_000 if THOROUGH else 300,
+    max_examples=9_000 if THOROUGH else 150,
     stateful_step_count=60 if THOROUGH else 40,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
