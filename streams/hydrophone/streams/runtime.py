@@ -204,9 +204,10 @@ class Runtime:
             message.value(),
             headers_of(message),
         )
+        partition.is_at_end = False  # also where the record must wait: the clock may not pass over it
         if self._references is not None and self._is_blocked(record, partition):
             return
-        partition.is_at_end, partition.active_ms = False, now_ms
+        partition.active_ms = now_ms
         partition.is_dirty = True
         partition.state, effects = step(partition.state, record, now_ms, self._rules)
         if effects:
