@@ -57,11 +57,16 @@ def build_runtime(settings: Settings) -> Runtime:
         state_topic=topics.STATE.full_name(settings.topic_prefix),
         outputs=OutputTopics(settings.topic_prefix),
         rules=StreamRules(
-            settings.time_rules, catalog.contract, FramePriorities(settings.sampling_key_bytes), settings.k
+            settings.time_rules,
+            catalog.contract,
+            FramePriorities(settings.sampling_key_bytes),
+            settings.k,
+            settings.signature_check,
         ),
         judge=judge,
         clock=now_ms,
         telemetry=telemetry,
+        group=settings.group,
     )
 
 
