@@ -24,6 +24,7 @@ from hydrophone.streams.kafka.delivery import Delivery, DeliveryFailed
 from hydrophone.streams.kafka.messages import headers_of
 from hydrophone.streams.kafka.references import ReferenceFeed
 from hydrophone.streams.kafka.tables import TableReader
+from hydrophone.streams.kafka.trouble import DENIED, denied
 from hydrophone.streams.outputs import Output, OutputTopics
 from hydrophone.streams.processor import PartitionState, StreamRules, recover, step
 from hydrophone.streams.record import PartitionEnd, Record
@@ -93,11 +94,12 @@ class Runtime:
         clock: Callable[[], int],
         telemetry: Telemetry,
         cadence: Cadence = Cadence(),
+        group: str = "",
     ) -> None:
         self._consumer, self._delivery, self._tables, self._references = consumer, delivery, tables, references
         self._topic, self._state_topic, self._outputs = activations, state_topic, outputs
         self._rules, self._judge, self._clock, self._telemetry = rules, judge, clock, telemetry
-        self._cadence = cadence
+        self._cadence, self._group = cadence, group
         self._partitions: dict[int, _Partition] = {}
         self._pending: list[Output] = []
         self._untold: list[_Untold] = []
@@ -202,8 +204,9 @@ class Runtime:
             raise TopicMissing(f"`{self._topic}` is gone: {error.str()}; create it with `hydrophone topics create`")
         elif error.fatal():
             raise BrokerUnavailable(error.str())
-        elif code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
-            raise ConfigurationError(f"the broker denies access: {error.str()}")
+        elif error.name() in DENIED:
+            is_topic = code == KafkaError.TOPIC_AUTHORIZATION_FAILED
+            raise denied(error, self._topic if is_topic else self._group)
         else:
             log.warning("broker: %s", error.str())
 
