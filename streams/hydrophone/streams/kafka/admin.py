@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented there, re-exported without saying so
+    AclOperation,
     AdminClient,
     ConfigResource,
     NewTopic,
@@ -22,7 +23,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented 
 
 from hydrophone.schemas.errors import BrokerUnavailable, TopicMissing
 from hydrophone.streams.bounded_log import BoundedLog
-from hydrophone.streams.kafka.trouble import Trouble, explained
+from hydrophone.streams.kafka.trouble import DENIED, Trouble, explained
 from hydrophone.streams.topics import DEFAULT_PREFIX, TOPICS, Topic, topic_configs, with_partitions
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "create_topics",
     "describe_topics",
     "require_topics",
+    "unwritable_topics",
 ]
 
 log = logging.getLogger("hydrophone")
@@ -117,6 +119,24 @@ def require_topics(
         listed = ", ".join(f"`{name}`" for name in absent)
         raise TopicMissing(f"{listed} must exist before anything starts: run `hydrophone topics create`")
     return found
+
+
+def unwritable_topics(kafka: KafkaProperties, names: Iterable[str], *, timeout_s: float = 30.0) -> tuple[str, ...]:
+    """Those of these topics that whoever asks may not write, or not even see."""
+    with _client(kafka) as client:
+        wanted = TopicCollection(list(names))
+        answers = client.describe_topics(wanted, include_authorized_operations=True, request_timeout=timeout_s)
+        return tuple(sorted(name for name, answer in answers.items() if not _may_write(answer)))
+
+
+def _may_write(answer: Future[Any]) -> bool:
+    try:
+        operations = answer.result().authorized_operations
+    except KafkaException as error:
+        if error.args[0].name() in DENIED:
+            return False
+        raise
+    return operations is None or AclOperation.WRITE in operations
 
 
 def _new_topic(topic: Topic, prefix: str, replication_factor: int) -> NewTopic:

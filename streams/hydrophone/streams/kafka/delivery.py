@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from hydrophone.schemas.errors import BrokerUnavailable, ConfigurationError, Fenced, Retryable
+from hydrophone.streams.kafka.admin import unwritable_topics
 from hydrophone.streams.kafka.clients import Properties, producer
 from hydrophone.streams.kafka.trouble import DENIED, denied
 from hydrophone.streams.outputs import Output
@@ -81,19 +82,23 @@ class ExactlyOnce:
                     self._producer.send_offsets_to_transaction(list(offsets), metadata, TIMEOUT_S)
             self._producer.commit_transaction(TIMEOUT_S)
         except KafkaException as error:
-            self._give_up(error.args[0])
+            self._give_up(error.args[0], outputs)
         except BufferError as error:
             self._abort()
             raise DeliveryFailed(f"the producer's queue is full: {error}") from error
 
-    def _give_up(self, error: KafkaError) -> None:
+    def _give_up(self, error: KafkaError, outputs: Sequence[Output]) -> None:
         if error.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED):  # noqa: SLF001  # documented constants
             raise Fenced(f"transactional id `{self._id}` is in use by another process: {error.str()}")
         if error.txn_requires_abort():
             self._abort()
         else:
             self._rebuild()
-        _refuse_for_good(self._refused or [(error, self._id)])
+        _refuse_for_good(self._refused)
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:  # it does not say which
+            topics = {output.topic for output in outputs}
+            raise denied(error, "`, `".join(unwritable_topics(self._kafka, topics) or sorted(topics)))
+        _refuse_for_good([(error, self._id)])
         raise DeliveryFailed(f"{error.str()}{''.join(f'; `{t}`: {e.str()}' for e, t in self._refused[:1])}")
 
     def _report(self, error: KafkaError | None, message: Message) -> None:
