@@ -106,7 +106,7 @@ def _security(settings: Settings) -> Iterator[Finding]:
         remedy = "set `security` (docs/security.md), unless nobody else is on the way"
         yield Finding("connection", "warning", f"{protocol}: frames and alerts can be read on the way", remedy)
     if settings.signatures == "require":
-        yield Finding("signatures", "ok", f"required, of {len(settings.signing_keys)} keys")
+        yield Finding("signatures", "ok", f"required, by keys {', '.join(settings.signing_keys)}")
     else:
         remedy = "sign frames and set `signatures` to require (docs/security.md)"
         found = f"{settings.signatures}: whoever can write frames can fill any model's windows"

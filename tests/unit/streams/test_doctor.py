@@ -34,4 +34,4 @@ def test_a_connection_anybody_can_read_is_a_warning() -> None:
 def test_frames_that_anybody_can_write_are_a_warning() -> None:
     assert findings("signatures").state == "warning"
     assert findings("signatures", **KEYS | {"signatures": "accept"}).state == "warning"
-    assert findings("signatures", **KEYS) == Finding("signatures", "ok", "required, of 1 keys")
+    assert findings("signatures", **KEYS) == Finding("signatures", "ok", "required, by keys a")

@@ -117,7 +117,10 @@ def require_topics(
     found = describe_topics(kafka, wanted, timeout_s=timeout_s)
     if absent := [name for name in wanted if name not in found]:
         listed = ", ".join(f"`{name}`" for name in absent)
-        raise TopicMissing(f"{listed} must exist before anything starts: run `hydrophone topics create`")
+        raise TopicMissing(
+            f"{listed} must exist before anything starts: run `hydrophone topics create`; a broker with ACLs also "
+            "hides what one may not see: grant what `hydrophone topics acls` prints"
+        )
     return found
 
 

@@ -28,7 +28,7 @@ REFUSED_BY_TLS: Final = "SSL"
 
 REMEDIES: Final = {
     "_SSL": "check `security.ca`, that our own certificate is valid and trusted there, and that the port speaks TLS",
-    "_AUTHENTICATION": "check `security.mechanism`, the user name and the password (or token), and the listener's port",
+    "_AUTHENTICATION": "check `security.mechanism`, `security.username`, `security.password` or the token's fields",
     "SASL_AUTHENTICATION_FAILED": "check `security.username` and `security.password`",
 }
 
