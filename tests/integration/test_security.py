@@ -109,7 +109,9 @@ def test_the_acls_of_the_roles_are_enough(guarded: SecureBroker, topic_prefix: s
     with granted(guarded, roles(topic_prefix)):
         publish(guarded, topic_prefix, now_ms() // 1_000 * 1_000 - 60_000)
         with start(address, topic_prefix, tmp_path, reference=reference, variables=variables | SIGNED) as processor:
-            await_until(lambda: len(scores_of(guarded.bootstrap, topic_prefix)) >= 4, "four windows closed")
+            await_until(
+                lambda: len(scores_of(guarded.bootstrap, topic_prefix)) >= 4, "four windows closed", timeout_s=150
+            )
             assert processor.drain() == 0
         without_secrets(processor.log)
     assert [score.counts.seen for score in scores_of(guarded.bootstrap, topic_prefix)] == [25] * 4
@@ -203,7 +205,9 @@ def test_a_forged_frame_never_reaches_a_window(guarded: SecureBroker, topic_pref
         publish(guarded, topic_prefix, first)
         variables = scram_environment(guarded, "processor", PASSWORD) | SIGNED
         with start(guarded.scram, topic_prefix, tmp_path, reference=reference, variables=variables) as processor:
-            await_until(lambda: len(scores_of(guarded.bootstrap, topic_prefix)) >= 4, "four windows closed")
+            await_until(
+                lambda: len(scores_of(guarded.bootstrap, topic_prefix)) >= 4, "four windows closed", timeout_s=150
+            )
             assert processor.drain() == 0
     assert [score.counts.seen for score in scores_of(guarded.bootstrap, topic_prefix)] == [25] * 4
     letters = read_all(guarded.bootstrap, DEADLETTER.full_name(topic_prefix))
