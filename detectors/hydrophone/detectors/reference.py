@@ -5,6 +5,7 @@ whatever order they arrive (within 2 / (B + 1) across devices).
 """
 
 import hashlib
+import threading
 from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +24,7 @@ from hydrophone.detectors.artefact import (
 from hydrophone.detectors.assessment import MIN_SAMPLES, Assessor
 from hydrophone.detectors.calibration import WindowNull, shared_rows
 from hydrophone.detectors.device import resolve_device
+from hydrophone.detectors.fallback import Fallback
 from hydrophone.detectors.fitting import BLOCK_ROWS, MAX_REFERENCE_ROWS, fit_artefact, time_order
 from hydrophone.detectors.prepared import MEMORY_BYTES, PreparedReference
 from hydrophone.detectors.result import WindowResult
@@ -35,12 +37,14 @@ __all__ = ["Reference", "fit_reference"]
 
 
 class Reference:
-    """Immutable. `test` prepares the device on first use; call it from one thread at a time."""
+    """Immutable. `test` prepares the device on first use; threads that test against one reference take turns."""
 
     def __init__(self, artefact: ReferenceArtefact, *, device: str = "auto", memory_bytes: int = MEMORY_BYTES) -> None:
         self._artefact = artefact
         self._device = resolve_device(device)
         self._memory_bytes = memory_bytes
+        self._fallback = Fallback(artefact, self._device, memory_bytes)
+        self._turn = threading.Lock()
 
     @property
     def manifest(self) -> Manifest:
@@ -50,9 +54,9 @@ class Reference:
     def id(self) -> ReferenceId:
         return self._assessor.id
 
-    @cached_property
+    @property
     def _assessor(self) -> Assessor:
-        return Assessor(self._artefact, self._device, self._memory_bytes)
+        return self._fallback.assessor
 
     @property
     def prepared(self) -> PreparedReference:
@@ -122,6 +126,7 @@ class Reference:
 
         Rows that repeat another are tested once, and counted. A window of fewer than `MIN_SAMPLES` distinct rows is
         `not_tested`. The order of frames and rows does not matter.
+        Where the device has no memory left the test works in smaller parts, then on the CPU; `device` says so.
         `detection_rate` adds the layer-wise method's metric (`detection_rate.py`) and up to half of the time.
         """
         parts = [frames] if isinstance(frames, Frame) else list(frames)
@@ -130,7 +135,9 @@ class Reference:
         rows, left_out = self._usable(parts)
         if rows is None:
             return self._assessor.untested((), "no_finite_rows", left_out)
-        return self._assessor.assess(rows, left_out, self.window_null, detection_rate=detection_rate)
+        null = self.window_null
+        with self._turn:
+            return self._fallback.test(lambda on: on.assess(rows, left_out, null, detection_rate=detection_rate))
 
     def shared_rows(self, traffic: Frame) -> int:
         """How many rows of `traffic` are the reference's own: clean windows made of them would look too clean."""

@@ -163,6 +163,7 @@ class WindowScore(Event):
     reference: ReferenceId | None
     counts: Counts
     k: int | None = Field(description="most rows a window may test; null where every row was tested")
+    nominal_k: int | None = Field(None, description="k asked for; `k` is less where tests could not keep pace")
     sampling_key_id: str | None
     status: Literal["tested", "not_tested"]
     reason: str | None = Field(None, description="why a window was not tested")

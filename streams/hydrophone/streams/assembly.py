@@ -13,6 +13,7 @@ from hydrophone.streams.evidence import EvidenceStore
 from hydrophone.streams.judge import Judge, SampleRules
 from hydrophone.streams.kafka import clients
 from hydrophone.streams.kafka.delivery import AtLeastOnce, Delivery, ExactlyOnce
+from hydrophone.streams.kafka.groups import GroupProtocol, membership, protocol_of
 from hydrophone.streams.kafka.references import ReferenceFeed
 from hydrophone.streams.kafka.tables import TableReader
 from hydrophone.streams.outputs import OutputTopics
@@ -20,6 +21,7 @@ from hydrophone.streams.processor import StreamRules
 from hydrophone.streams.runtime import Runtime
 from hydrophone.streams.settings import Settings
 from hydrophone.streams.telemetry import Telemetry
+from hydrophone.streams.window_tests import LoadRule, WindowTests
 
 __all__ = ["build_runtime"]
 
@@ -49,7 +51,12 @@ def build_runtime(settings: Settings) -> Runtime:
     )
     delivery = _delivery(settings, kafka)
     return Runtime(
-        consumer=clients.consumer(kafka, group=settings.group, client_id=settings.instance_id or "hydrophone"),
+        consumer=clients.consumer(
+            kafka,
+            group=settings.group,
+            client_id=settings.instance_id or "hydrophone",
+            member=membership(_protocol(settings, kafka), settings.instance_id),
+        ),
         delivery=delivery,
         tables=TableReader(kafka),
         references=feed,
@@ -64,10 +71,26 @@ def build_runtime(settings: Settings) -> Runtime:
             settings.signature_check,
         ),
         judge=judge,
+        tests=WindowTests(
+            judge,
+            LoadRule(settings.k, settings.fewest_rows, settings.window_ms),
+            threads=settings.test_threads,
+            limit=settings.tests_under_way,
+        ),
         clock=now_ms,
         telemetry=telemetry,
         group=settings.group,
     )
+
+
+def _protocol(settings: Settings, kafka: dict[str, str]) -> GroupProtocol:
+    if settings.group_protocol != "auto":
+        return settings.group_protocol
+    if settings.guarantee == "at-least-once":
+        return "classic"  # for foreign brokers and the embedded one
+    found = protocol_of(kafka)
+    log.info("group protocol `%s`", found)
+    return found
 
 
 def _delivery(settings: Settings, kafka: dict[str, str]) -> Delivery:

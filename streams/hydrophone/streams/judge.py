@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from hydrophone.detectors import Reference, WindowResult
 from hydrophone.detectors.finite_reference import shared_variance
 from hydrophone.schemas.alert import Alert
@@ -15,7 +17,7 @@ from hydrophone.streams.catalog import ReferenceCatalog
 from hydrophone.streams.effects import WindowClosed
 from hydrophone.streams.evidence import EvidenceStore
 
-__all__ = ["Judge", "Judgement", "SampleRules"]
+__all__ = ["Examined", "Judge", "Judgement", "Question", "SampleRules"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +35,31 @@ class Judgement:
     state: ModelState | None
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is to be tested: a closed window, the reference in force at its start, and at most how many rows."""
+
+    closed: WindowClosed
+    reference: Reference | None
+    k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What the test found, whatever was before it; without a `result` the `reason` why there is none."""
+
+    question: Question
+    result: WindowResult | None = None
+    reason: str = ""
+    evidence: Evidence | None = None
+
+
 class Judge:
-    """Tests windows against the references in force. The same window always gets the same score and ids."""
+    """Tests windows against the references in force. The same window always gets the same score and ids.
+
+    `examine` is the long part and depends on the window alone: it may run in another thread. `decide` is quick and
+    depends on the model's windows before, so it is called in their order.
+    """
 
     def __init__(
         self,
@@ -54,17 +79,38 @@ class Judge:
         self._detection_rate = detection_rate
 
     def judge(self, closed: WindowClosed, state: ModelState | None, traceparent: str | None) -> Judgement:
-        """Never raises for what a window holds: what cannot be tested is said not to be."""
+        """All at once. Never raises for what a window holds: what cannot be tested is said not to be."""
+        return self.decide(self.examine(self.question(closed, self._sample.k)), state, traceparent)
+
+    def question(self, closed: WindowClosed, k: int) -> Question:
+        """Under overload k is less than was asked for, but not less than the rows of windows to rank among."""
         reference = self._catalog.in_force(closed.model, closed.start_ms)
-        trace = Trace(traceparent=traceparent) if traceparent else None
-        if reference is None or closed.sample is None:
-            reason = "no_reference" if reference is None else "no_rows"
-            return Judgement(self._untested(closed, reference, reason, trace), None, state)
+        kept = reference.manifest.windows if reference is not None else None
+        return Question(closed, reference, max(k, min(kept.rows, self._sample.k)) if kept else k)
+
+    def examine(self, question: Question) -> Examined:
+        """The test, and the evidence kept where it rejects."""
+        sample, reference = question.closed.sample, question.reference
+        if reference is None or sample is None:
+            return Examined(question, reason="no_reference" if reference is None else "no_rows")
+        if len(sample) > question.k:  # rows stand in ascending priority: the first are a smaller sample
+            sample = sample.take(np.arange(question.k))
         try:
-            result = reference.test(closed.sample, detection_rate=self._detection_rate)
+            result = reference.test(sample, detection_rate=self._detection_rate)
         except FrameInvalid as refusal:
-            return Judgement(self._untested(closed, reference, refusal.reason, trace), None, state)
-        score = self._score(closed, result, trace)
+            return Examined(question, reason=refusal.reason)
+        evidence: Evidence | None = None
+        if result.rejected and self._evidence is not None:
+            evidence = self._evidence.keep(sample, question.closed.start_ms)
+        return Examined(question, result, evidence=evidence)
+
+    def decide(self, examined: Examined, state: ModelState | None, traceparent: str | None) -> Judgement:
+        """The score, and what the alarm rules make of it after the model's windows before."""
+        trace = Trace(traceparent=traceparent) if traceparent else None
+        reference, result = examined.question.reference, examined.result
+        if reference is None or result is None:
+            return Judgement(self._untested(examined, trace), None, state)
+        score = self._score(examined, result, trace)
         rules = alarm_rules(
             false_alarms_per_month=self._budget, window_ms=self._window_ms, permutations=result.null_draws
         )
@@ -76,25 +122,23 @@ class Judge:
         state, alert = decide(rules, state, score, shared=shared)
         return Judgement(score, alert, state)
 
-    def _score(self, closed: WindowClosed, result: WindowResult, trace: Trace | None) -> WindowScore:
-        evidence: Evidence | None = None
-        if result.rejected and self._evidence is not None and closed.sample is not None:
-            evidence = self._evidence.keep(closed.sample, closed.start_ms)
+    def _score(self, examined: Examined, result: WindowResult, trace: Trace | None) -> WindowScore:
+        closed = examined.question.closed
         tested = len(result.origins) if result.status == "tested" else 0
         return result.to_score(
             window=_bounds(closed),
             source=self._source(closed),
             trace=trace,
             counts=closed.counts.model_copy(update={"tested": tested}),
-            k=self._sample.k,
+            k=examined.question.k,
+            nominal_k=self._sample.k,
             sampling_key_id=self._sample.sampling_key_id,
-            evidence=evidence,
+            evidence=examined.evidence,
             config_sha256=self._config_sha256,
         )
 
-    def _untested(
-        self, closed: WindowClosed, reference: Reference | None, reason: str, trace: Trace | None
-    ) -> WindowScore:
+    def _untested(self, examined: Examined, trace: Trace | None) -> WindowScore:
+        closed, reference = examined.question.closed, examined.question.reference
         counts: Counts = closed.counts.model_copy(update={"tested": 0})
         identity = reference.id if reference else None
         return WindowScore(
@@ -105,15 +149,16 @@ class Judge:
             reference=identity,
             counts=counts,
             k=self._sample.k,
+            nominal_k=self._sample.k,
             sampling_key_id=self._sample.sampling_key_id,
             status="not_tested",
-            reason=reason,
+            reason=examined.reason,
             alpha=reference.manifest.alpha if reference else 0.0,
             rejected=False,
             calibration="permutation",
             effective_rows=0,
             permutations=reference.manifest.permutations if reference else 0,
-            content_sha256=sha256_of([closed.model, closed.start_ms, closed.end_ms, counts.seen, reason]),
+            content_sha256=sha256_of([closed.model, closed.start_ms, closed.end_ms, counts.seen, examined.reason]),
             device="none",
             config_sha256=self._config_sha256,
             trace=trace,

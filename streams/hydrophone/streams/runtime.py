@@ -1,75 +1,69 @@
 """The thin shell around `step`: reads records, performs effects in order, commits outputs and offsets together.
 
-Everything that decides lives elsewhere. What happens here and nowhere else: partitions come and go, a transaction that
-did not end well throws state away and rebuilds it from what the broker says is committed, a signal drains.
+Everything that decides lives elsewhere. What happens here and nowhere else: partitions come and go, windows are tested
+beside the loop and told in order, reading waits where tests cannot keep pace, a transaction that did not end well
+throws state away and rebuilds it from what the broker says is committed, a signal drains.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from pydantic import ValidationError
 from tenacity import Retrying, retry_if_exception_type, stop_any, stop_when_event_set, wait_exponential
 
-from hydrophone.schemas.errors import BrokerUnavailable, ConfigurationError, Retryable, TopicMissing
-from hydrophone.schemas.operations import ModelState, operational_event
-from hydrophone.streams.checkpoint import Checkpoint
+from hydrophone.schemas.errors import BrokerUnavailable, Fenced, Retryable, TopicMissing
+from hydrophone.schemas.operations import operational_event
 from hydrophone.streams.effects import DeadLettered, Effect, RowsLate, WindowClosed
 from hydrophone.streams.judge import Judge, Judgement
 from hydrophone.streams.kafka.delivery import Delivery, DeliveryFailed
+from hydrophone.streams.kafka.intake import Intake
 from hydrophone.streams.kafka.messages import headers_of
+from hydrophone.streams.kafka.recovery import Recovery
 from hydrophone.streams.kafka.references import ReferenceFeed
 from hydrophone.streams.kafka.tables import TableReader
 from hydrophone.streams.kafka.trouble import DENIED, denied
+from hydrophone.streams.ledger import Due, Place
 from hydrophone.streams.outputs import Output, OutputTopics
-from hydrophone.streams.processor import PartitionState, StreamRules, recover, step
+from hydrophone.streams.ownership import OwnedPartition
+from hydrophone.streams.processor import StreamRules, step
 from hydrophone.streams.record import PartitionEnd, Record
 from hydrophone.streams.telemetry import Telemetry, traceparent_of
-from hydrophone.streams.telling import tell
+from hydrophone.streams.telling import tell, tell_accounts
+from hydrophone.streams.window_tests import WindowTask, WindowTests
 
 __all__ = ["Cadence", "Runtime"]
 
 log = logging.getLogger("hydrophone")
 
-TIMEOUT_S: Final = 10.0
 LEAST_PATIENCE_S: Final = 0.1
 MOST_PATIENCE_S: Final = 5.0
-ACCOUNT_OUTCOMES: Final = ("accepted", "duplicate", "dead_lettered", "heartbeats")
-ROW_OUTCOMES: Final = ("windowed", "late", "rejected", "quarantined")
+REVOKE_S: Final = 5.0
+"""How long a partition that is to move waits for its tests: the group waits with it."""
+
+DRAIN_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
-    """How much is read at once and how often it is committed. Scores are committed at the end of their batch."""
+    """How much is read at once and how often it is committed. Scores are committed as soon as their tests are done."""
 
     batch: int = 500
     wait_ms: int = 50
+    wait_testing_ms: int = 5
     commit_ms: int = 200
     position_commit_ms: int = 1_000
     references_ms: int = 1_000
     topic_ms: int = 5_000
 
 
-@dataclass(slots=True)
-class _Partition:
-    """A partition that is ours: its state, its models' memories, and what is only known about it here."""
-
-    state: PartitionState
-    models: dict[str, ModelState]
-    is_at_end: bool = False
-    is_blocked: bool = False
-    told_blocked: str = ""
-    active_ms: int = 0
-    reported: dict[str, int] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, slots=True)
 class _Untold:
-    """A window tested in this batch; it is spoken of once its score is committed."""
+    """A window whose test is concluded; it is spoken of once its score is committed."""
 
     judgement: Judgement
     closed_at_s: float
@@ -91,25 +85,29 @@ class Runtime:
         outputs: OutputTopics,
         rules: StreamRules,
         judge: Judge,
+        tests: WindowTests,
         clock: Callable[[], int],
         telemetry: Telemetry,
         cadence: Cadence = Cadence(),
         group: str = "",
     ) -> None:
         self._consumer, self._delivery, self._tables, self._references = consumer, delivery, tables, references
-        self._topic, self._state_topic, self._outputs = activations, state_topic, outputs
-        self._rules, self._judge, self._clock, self._telemetry = rules, judge, clock, telemetry
-        self._cadence, self._group = cadence, group
-        self._partitions: dict[int, _Partition] = {}
-        self._pending: list[Output] = []
+        self._topic, self._outputs, self._rules, self._judge = activations, outputs, rules, judge
+        self._tests, self._clock, self._telemetry, self._cadence = tests, clock, telemetry, cadence
+        self._recovery = Recovery(
+            consumer, tables, topic=activations, state_topic=state_topic, window_ms=rules.time.window_ms
+        )
+        self._partitions: dict[int, OwnedPartition] = {}
+        self._intake = Intake(consumer, batch=cadence.batch)
+        self._group = group
         self._untold: list[_Untold] = []
         self._committed_ms = self._references_ms = self._topic_ms = self._absences = 0
-        self._dirty: set[int] = set()
         self._homes: dict[str, int] = {}
         self._has_rewound = False
         self._failures = 0
         self._stopping = threading.Event()
         telemetry.observe_lag(self._lags)
+        telemetry.observe_tests(lambda: len(tests))
 
     def stop(self) -> None:
         """Drain: finish the batch at hand, commit, leave the group. Safe from a signal handler."""
@@ -121,6 +119,7 @@ class Runtime:
         try:
             while not self._stopping.is_set():
                 self.turn()
+            self._finish_tests(self._partitions.values(), DRAIN_S)
             self._commit()
         except BaseException as error:
             self._abandon()
@@ -139,31 +138,54 @@ class Runtime:
     def close(self) -> None:
         """Leave the group; what is not committed is somebody else's to do again."""
         self._consumer.close()
+        self._tests.close()
         self._delivery.close()
         self._tables.close()
         if self._references is not None:
             self._references.close()
 
     def turn(self) -> int:
-        """One batch: read, decide, perform, commit what is due. Gives how many messages there were."""
+        """One batch: read, decide, perform, commit what is due. Gives how many messages were handled."""
         self._has_rewound = False
-        messages = self._consumer.consume(self._cadence.batch, timeout=self._cadence.wait_ms / 1000)
-        if self._has_rewound:  # by a rebalance in there: part of this batch may be from after the seek
+        self._read()
+        if self._has_rewound:  # by a rebalance in there: part of what came may be from after the seek
+            self._intake.clear()
             self._seek_to_positions()
             return 0
         now_ms = self._clock()
-        for message in messages:
-            if self._has_rewound:  # what was read ahead comes again, in its order
-                break
-            self._handle(message, now_ms)
-        if not messages:
+        handled = self._handle_backlog(now_ms)
+        if not handled:
             self._check_topic(now_ms)
         self._follow_references(now_ms)
         self._let_time_pass(now_ms)
         self._commit_if_due(now_ms)
-        return len(messages)
+        return handled
 
-    # -- records ------------------------------------------------------------------------------------------------------
+    # -- reading ------------------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        """Always poll, or the group would give our partitions away; while tests cannot keep pace, take nothing in."""
+        if self._tests.is_full:
+            self._tests.wait()
+        if self._intake or self._tests.is_full:
+            self._intake.hold(self._unblocked())
+            self._intake.poll(0)
+        else:
+            self._intake.release(self._unblocked())
+            self._intake.poll(self._cadence.wait_testing_ms if len(self._tests) else self._cadence.wait_ms)
+
+    def _unblocked(self) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, n) for n, owned in self._partitions.items() if not owned.is_blocked]
+
+    def _handle_backlog(self, now_ms: int) -> int:
+        """Until a test more would be too many, or what is left comes again in its order after a rewind."""
+        handled = 0
+        while self._intake and not self._tests.is_full:
+            self._handle(self._intake.next(), now_ms)
+            handled += 1
+            if self._has_rewound:
+                self._intake.clear()
+        return handled
 
     def _handle(self, message: Message, now_ms: int) -> None:
         number = message.partition()
@@ -187,12 +209,12 @@ class Runtime:
         if self._references is not None and self._is_blocked(record, partition):
             return
         partition.is_at_end, partition.active_ms = False, now_ms
-        self._dirty.add(record.partition)
+        partition.is_dirty = True
         partition.state, effects = step(partition.state, record, now_ms, self._rules)
         if effects:
             self._perform(partition, effects)
 
-    def _on_error(self, error: KafkaError, partition: _Partition | None) -> None:
+    def _on_error(self, error: KafkaError, partition: OwnedPartition | None) -> None:
         code = error.code()
         if code == KafkaError._PARTITION_EOF:  # noqa: SLF001  # documented constant, here and below
             if partition is not None:
@@ -202,6 +224,8 @@ class Runtime:
             self._recover_all()
         elif code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):  # noqa: SLF001
             raise TopicMissing(f"`{self._topic}` is gone: {error.str()}; create it with `hydrophone topics create`")
+        elif code in (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID):
+            raise Fenced(f"another process is running with this `--instance-id`: {error.str()}")
         elif error.fatal():
             raise BrokerUnavailable(error.str())
         elif error.name() in DENIED:
@@ -226,41 +250,60 @@ class Runtime:
 
     def _let_time_pass(self, now_ms: int) -> None:
         """A partition read to its end and silent for `idle_ms` closes its windows by the clock."""
+        if not self._intake.is_idle:  # what has not been looked at may be of those windows
+            return
         for number, partition in self._partitions.items():
             is_idle = partition.is_at_end and now_ms - partition.active_ms >= self._rules.time.idle_ms
             if is_idle and partition.state.windows and not partition.is_blocked:
                 partition.state, effects = step(partition.state, PartitionEnd(number), now_ms, self._rules)
                 if effects:
-                    self._dirty.add(number)
+                    partition.is_dirty = True
                     self._perform(partition, effects)
 
     # -- effects ------------------------------------------------------------------------------------------------------
 
-    def _perform(self, partition: _Partition, effects: Sequence[Effect]) -> None:
+    def _perform(self, partition: OwnedPartition, effects: Sequence[Effect]) -> None:
+        """What one step wants; if it closed windows, what comes after it is told after them."""
+        has_closed = False
         for effect in effects:
             if isinstance(effect, WindowClosed):
-                self._test(partition, effect)
+                self._begin_test(partition, effect)
+                has_closed = True
             elif isinstance(effect, RowsLate):
-                self._pending.append(self._outputs.late(effect))
+                partition.ledger.add(self._outputs.late(effect))
             elif isinstance(effect, DeadLettered):
-                self._pending.append(self._outputs.dead_letter(effect))
+                partition.ledger.add(self._outputs.dead_letter(effect))
                 log.warning("record refused", extra={"reason": effect.reason, "offset": effect.record.offset})
+        if has_closed:
+            partition.ledger.seal(partition.place(self._rules.time.window_ms))
 
-    def _test(self, partition: _Partition, closed: WindowClosed) -> None:
-        self._check_home(closed)
-        previous = partition.models.get(closed.model)
+    def _begin_test(self, partition: OwnedPartition, closed: WindowClosed) -> None:
+        self._check_home(partition, closed)
         span = self._telemetry.window_span(closed.model, closed.start_ms, closed.traceparents)
-        started = time.monotonic()
-        try:
-            judgement = self._judge.judge(closed, previous, traceparent_of(span))
-        finally:
-            span.end()
-        self._untold.append(_Untold(judgement, started, time.monotonic() - started))
-        if judgement.state is not None:
-            partition.models[closed.model] = judgement.state
-        self._pending += self._outputs.judgement(judgement, closed.partition, previous)
+        partition.ledger.await_task(self._tests.begin(closed, span))
 
-    def _check_home(self, closed: WindowClosed) -> None:
+    def _conclude(self, partition: OwnedPartition, task: WindowTask) -> list[Output]:
+        """From what a test found to what is told of it, after the model's windows before."""
+        examined, test_s = task.examined()
+        previous = partition.models.get(task.closed.model)
+        judgement = self._judge.decide(examined, previous, traceparent_of(task.span))
+        task.span.end()
+        self._untold.append(_Untold(judgement, task.began_s, test_s))
+        if judgement.state is not None:
+            partition.models[task.closed.model] = judgement.state
+        return self._outputs.judgement(judgement, task.closed.partition, previous)
+
+    def _finish_tests(self, partitions: Iterable[OwnedPartition], limit_s: float) -> None:
+        """Wait for the tests of these partitions, but not for ever: another worker can do them again."""
+        until = time.monotonic() + limit_s
+        waited_for = list(partitions)
+        while any(not task.done() for owned in waited_for for task in owned.ledger.under_way()):
+            left = until - time.monotonic()
+            if left <= 0:
+                return
+            self._tests.wait(left)
+
+    def _check_home(self, partition: OwnedPartition, closed: WindowClosed) -> None:
         """A model's rows on two partitions make two half windows: somebody produces with another partitioner."""
         home = self._homes.setdefault(closed.model, closed.partition)
         if home != closed.partition:
@@ -268,25 +311,35 @@ class Runtime:
             event = operational_event(
                 "model_on_two_partitions", self._topic, closed.partition, detail, model=closed.model
             )
-            self._pending.append(self._outputs.event(event, closed.end_ms))
+            partition.ledger.add(self._outputs.event(event, closed.end_ms))
 
     # -- commits ------------------------------------------------------------------------------------------------------
 
     def _commit_if_due(self, now_ms: int) -> None:
         since = now_ms - self._committed_ms
+        owned = self._partitions.values()
+        self._conclude_tests()
         if (
             self._untold
-            or (self._pending and since >= self._cadence.commit_ms)
-            or (self._dirty and since >= self._cadence.position_commit_ms)
+            or (since >= self._cadence.commit_ms and any(p.ledger.has_outputs for p in owned))
+            or (since >= self._cadence.position_commit_ms and any(p.is_dirty for p in owned))
         ):
             self._commit()
 
+    def _conclude_tests(self) -> None:
+        for partition in self._partitions.values():
+            partition.ledger.conclude(partial(self._conclude, partition))
+
     def _commit(self) -> None:
         """Outputs and positions, all or nothing; after a failure everything is rebuilt from what is committed."""
-        if not self._pending and not self._dirty:
+        self._conclude_tests()
+        due = self._due()
+        if not due:
             return
+        places = {n: x.place or self._partitions[n].place(self._rules.time.window_ms) for n, x in due.items()}
+        outputs = [output for one in due.values() for output in one.outputs]
         try:
-            self._delivery.deliver(self._pending, self._offsets(), self._consumer)
+            self._delivery.deliver(outputs, self._offsets(places), self._consumer)
         except DeliveryFailed as failure:
             self._telemetry.transactions.add(1, {"outcome": "failed"})
             log.warning("nothing was committed, going back to what was: %s", failure)
@@ -296,46 +349,42 @@ class Runtime:
             return
         self._failures = 0
         self._telemetry.transactions.add(1, {"outcome": "committed"})
+        self._committed_ms = self._clock()
+        for number, one in due.items():
+            self._partitions[number].ledger.settle(one)
+            self._partitions[number].is_dirty = one.place is not None
+        self._tell(places)
+
+    def _due(self) -> dict[int, Due]:
+        candidates = {n: p.ledger.due() for n, p in self._partitions.items() if p.is_dirty or p.ledger.has_outputs}
+        return {number: due for number, due in candidates.items() if due is not None}
+
+    def _offsets(self, places: dict[int, Place]) -> list[TopicPartition]:
+        return [TopicPartition(self._topic, n, place.offset, place.checkpoint) for n, place in sorted(places.items())]
+
+    def _tell(self, places: dict[int, Place]) -> None:
+        """Logs and instruments speak of what is committed."""
         done = time.monotonic()
         for window in self._untold:
             tell(self._telemetry, window.judgement, test_s=window.test_s, latency_s=done - window.closed_at_s)
-        self._count()
-        self._forget_pending()
-        self._committed_ms = self._clock()
-
-    def _offsets(self) -> list[TopicPartition]:
-        window_ms = self._rules.time.window_ms
-        states = [self._partitions[number].state for number in sorted(self._dirty) if number in self._partitions]
-        return [
-            TopicPartition(self._topic, state.partition, state.committable, state.checkpoint(window_ms).encode())
-            for state in states
-        ]
-
-    def _forget_pending(self) -> None:
-        self._pending.clear()
-        self._dirty.clear()
         self._untold.clear()
-
-    def _count(self) -> None:
-        for partition in self._partitions.values():
-            accounts = asdict(partition.state.accounts)
-            for instrument, names in (
-                (self._telemetry.records, ACCOUNT_OUTCOMES),
-                (self._telemetry.rows, ROW_OUTCOMES),
-            ):
-                for name in names:
-                    if grown := accounts[name] - partition.reported.get(name, 0):
-                        instrument.add(grown, {"outcome": name})
-            partition.reported = accounts
+        for number, place in places.items():
+            partition = self._partitions[number]
+            tell_accounts(self._telemetry, partition.reported, place.accounts)
+            partition.reported = place.accounts
 
     # -- partitions ---------------------------------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("partitions assigned", extra={"partitions": [p.partition for p in partitions]})
-        consumer.incremental_assign([self._recover_patiently(p.partition) for p in partitions])
+        places = [self._recover_patiently(p.partition) for p in partitions]
+        consumer.incremental_assign(places)
+        self._intake.keep_held(places)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("partitions revoked", extra={"partitions": [p.partition for p in partitions]})
+        mine = [owned for p in partitions if (owned := self._partitions.get(p.partition)) is not None]
+        self._finish_tests(mine, REVOKE_S)
         self._commit()
         self._drop(partitions)
         consumer.incremental_unassign(partitions)
@@ -349,22 +398,23 @@ class Runtime:
 
     def _abandon(self) -> None:
         """Leave everything as it was committed: closing the consumer must not commit what was done by halves."""
-        self._forget_pending()
+        self._untold.clear()
+        self._tests.forget()
         self._partitions.clear()
 
     def _drop(self, partitions: Sequence[TopicPartition]) -> None:
         for partition in partitions:
             self._partitions.pop(partition.partition, None)
-            self._dirty.discard(partition.partition)
+        self._intake.drop(partition.partition for partition in partitions)
 
     def _recover_all(self) -> None:
         """Forget everything uncommitted and read on from what is committed."""
         self._has_rewound = True
-        self._forget_pending()
+        self._intake.start_anew()
+        self._untold.clear()
+        self._tests.forget()
         for number in list(self._partitions):
-            place = self._recover_patiently(number)
-            self._consumer.resume([place])
-            self._consumer.seek(place)
+            self._intake.read_from(self._recover_patiently(number), now=True)
 
     def _seek_to_positions(self) -> None:
         for number, partition in self._partitions.items():
@@ -384,46 +434,12 @@ class Runtime:
         return attempts(self._recover, number)
 
     def _recover(self, number: int) -> TopicPartition:
-        """State from the committed offset and its metadata, and the models' memories, in that order: offsets first,
-        because what a transaction wrote to `state` is readable once its offsets are."""
-        place = TopicPartition(self._topic, number)
-        committed = self._consumer.committed([place], TIMEOUT_S)[0]
-        if committed.error is not None:
-            raise KafkaException(committed.error)
-        low, high = self._consumer.get_watermark_offsets(place, TIMEOUT_S)
-        checkpoint = Checkpoint.decode(committed.metadata, window_ms=self._rules.time.window_ms)
-        offset = low if committed.offset < 0 else committed.offset
-        before = self._partitions.get(number)
-        reached = offset if before is None else max(offset, before.state.position)
-        if reached > high:
-            raise ConfigurationError(
-                f"`{self._topic}` [{number}] was read up to offset {reached} and ends at {high}: the topic was deleted "
-                "and created anew; choose another `--group`, or reset this one"
-            )
-        if offset < low:
-            self._announce_gap(number, offset, low)
-            offset = low
-        state = recover(self._topic, number, offset, checkpoint)
-        self._partitions[number] = _Partition(state, self._models(number), active_ms=self._clock())
-        return TopicPartition(self._topic, number, offset)
-
-    def _announce_gap(self, number: int, offset: int, low: int) -> None:
-        detail = f"offsets {offset} to {low - 1} were deleted before they were processed; raise the topic's retention"
-        log.error(detail, extra={"partition": number})
-        event = operational_event("log_gap", self._topic, number, detail, first_offset=offset, last_offset=low - 1)
-        self._pending.append(self._outputs.event(event, self._clock()))
-        self._dirty.add(number)  # so that the gap is told once
-
-    def _models(self, number: int) -> dict[str, ModelState]:
-        rows = self._tables.read(self._state_topic, number)
-        try:
-            states = [ModelState.model_validate_json(value) for value in rows.values()]
-        except ValidationError as error:
-            raise ConfigurationError(
-                f"`{self._state_topic}` [{number}] holds what no processor of this version wrote: "
-                f"{error.errors()[0]['msg']}; run the version that wrote it, or write a tombstone for the key"
-            ) from None
-        return {state.model: state for state in states}
+        partition, place, gap = self._recovery.recover(number, self._partitions.get(number), self._clock())
+        if gap is not None:
+            log.error(gap.detail, extra={"partition": number})
+            partition.ledger.add(self._outputs.event(gap, self._clock()))
+        self._partitions[number] = partition
+        return place
 
     def _lags(self) -> dict[int, int]:
         lags = {}
@@ -447,10 +463,9 @@ class Runtime:
             partition = self._partitions[number]
             partition.is_blocked = False
             place = TopicPartition(self._topic, number, partition.state.position)
-            self._consumer.resume([place])
-            self._consumer.seek(place)
+            self._intake.read_from(place)
 
-    def _is_blocked(self, record: Record, partition: _Partition) -> bool:
+    def _is_blocked(self, record: Record, partition: OwnedPartition) -> bool:
         """Records of a model whose announced reference cannot be loaded wait, and so does what lies behind them."""
         assert self._references is not None, "only an announced reference can be missing"
         blocked = self._references.blocked.get((record.key or b"").decode(errors="replace"))
@@ -467,5 +482,5 @@ class Runtime:
             event = operational_event(
                 "reference_unloadable", self._topic, record.partition, detail, model=pointer.model
             )
-            self._pending.append(self._outputs.event(event, pointer.effective_from_ms))
+            partition.ledger.add(self._outputs.event(event, pointer.effective_from_ms))
         return True

@@ -54,7 +54,12 @@ class Settings(BaseSettings):
 
     bootstrap: str | None = Field(None, description="Kafka brokers, host:port[,host:port]")
     group: str = Field("hydrophone", min_length=1, description="consumer group; processors of one group share the work")
-    instance_id: str | None = Field(None, description="name of this processor, stable over restarts")
+    instance_id: str | None = Field(
+        None, description="name of this processor, stable over restarts: its partitions wait for it"
+    )
+    group_protocol: Literal["auto", "classic", "consumer"] = Field(
+        "auto", description="consumer is KIP-848, for Kafka 4; auto takes it where the broker says that it has it"
+    )
     topic_prefix: str = Field(DEFAULT_PREFIX, pattern=r"^[A-Za-z0-9._-]*$", description="before every topic's name")
     guarantee: Literal["exactly-once", "at-least-once"] = Field(
         "exactly-once", description="at-least-once is for brokers without transactions"
@@ -78,6 +83,13 @@ class Settings(BaseSettings):
     expected_delay_ms: int = Field(2_000, ge=0, description="how long a row usually is on its way")
     idle_ms: int = Field(5_000, ge=0, description="silence after which the clock closes a partition's windows")
     k: int = Field(512, ge=20, le=65_536, description="most rows of a window that are tested")
+    least_k: int | None = Field(
+        None, ge=20, description="fewest rows to test where tests cannot keep pace; a quarter of k unless given"
+    )
+    test_threads: int = Field(
+        1, ge=1, le=64, description="windows tested at a time; one test uses all of torch's threads"
+    )
+    tests_under_way: int = Field(8, ge=1, le=1_000, description="windows under test before reading waits")
     sampling_key: SecretStr | None = Field(
         None, description="deployment secret that decides which rows are sampled; the same for all processors"
     )
@@ -130,6 +142,11 @@ class Settings(BaseSettings):
             expected_delay_ms=self.expected_delay_ms,
             idle_ms=self.idle_ms,
         )
+
+    @property
+    def fewest_rows(self) -> int:
+        """Rows of a window that are tested under the heaviest load."""
+        return min(self.k, self.least_k or max(20, self.k // 4))
 
     @property
     def kafka_properties(self) -> dict[str, str]:

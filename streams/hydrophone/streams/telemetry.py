@@ -59,6 +59,12 @@ class Telemetry:
             "hydrophone.processing.lag", [observe], "{record}", "Records not yet processed, by partition"
         )
 
+    def observe_tests(self, under_way: Callable[[], int]) -> None:
+        """Window tests begun and not done; at the bound, reading waits."""
+        self._meter.create_observable_gauge(
+            "hydrophone.tests.under_way", [lambda _: [Observation(under_way())]], "{window}", "Windows under test"
+        )
+
     def window_span(self, model: str, start_ms: int, traceparents: Iterable[str]) -> Span:
         """One span per window, linked to the requests that filled it."""
         links = []

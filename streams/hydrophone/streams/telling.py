@@ -4,13 +4,18 @@ Not before: a window that is tested again after a failed commit was tested once,
 """
 
 import logging
+from collections.abc import Mapping
+from typing import Final
 
 from hydrophone.streams.judge import Judgement
 from hydrophone.streams.telemetry import Telemetry
 
-__all__ = ["tell"]
+__all__ = ["tell", "tell_accounts"]
 
 log = logging.getLogger("hydrophone")
+
+RECORD_OUTCOMES: Final = ("accepted", "duplicate", "dead_lettered", "heartbeats")
+ROW_OUTCOMES: Final = ("windowed", "late", "rejected", "quarantined")
 
 
 def tell(telemetry: Telemetry, judgement: Judgement, *, test_s: float, latency_s: float) -> None:
@@ -42,8 +47,18 @@ def tell(telemetry: Telemetry, judgement: Judgement, *, test_s: float, latency_s
             "detection_rate": score.detection_rate,
             "alert": str(alert.id) if alert else None,
             **score.counts.model_dump(),
+            "k": score.k,
+            "device": score.device,
             "partition": score.source.partition if score.source else None,
             "test_ms": round(test_s * 1000, 1),
             "score_id": str(score.id),
         },
     )
+
+
+def tell_accounts(telemetry: Telemetry, before: Mapping[str, int], now: Mapping[str, int]) -> None:
+    """What a partition's accounts (`processor.Accounts`, by name) have grown by since they were last told."""
+    for instrument, names in ((telemetry.records, RECORD_OUTCOMES), (telemetry.rows, ROW_OUTCOMES)):
+        for name in names:
+            if grown := now[name] - before.get(name, 0):
+                instrument.add(grown, {"outcome": name})

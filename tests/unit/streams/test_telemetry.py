@@ -43,6 +43,7 @@ EXPECTED = {
     "hydrophone.transactions",
     "hydrophone.evidence.failures",
     "hydrophone.processing.lag",
+    "hydrophone.tests.under_way",
 }
 
 

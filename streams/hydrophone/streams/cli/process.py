@@ -48,10 +48,18 @@ def process(
         int | None, typer.Option(help="Silence after which the clock closes windows.  [default: 5000]", metavar="MS")
     ] = None,
     k: Annotated[int | None, typer.Option(help="Most rows of a window that are tested.  [default: 512]")] = None,
+    least_k: Annotated[
+        int | None, typer.Option(help="Fewest rows to test where tests cannot keep pace.  [default: k / 4]")
+    ] = None,
     false_alarms_per_month: Annotated[
         float | None, typer.Option(help="Budget of alerts per model on clean traffic.  [default: 1]")
     ] = None,
-    instance_id: Annotated[str | None, typer.Option(help="Stable name of this processor.")] = None,
+    instance_id: Annotated[
+        str | None, typer.Option(help="Stable name of this processor; restarted in time, it gets its partitions back.")
+    ] = None,
+    group_protocol: Annotated[
+        str | None, typer.Option(help="auto, classic, or consumer (KIP-848, Kafka 4).  [default: auto]")
+    ] = None,
     guarantee: Annotated[
         str | None, typer.Option(help="exactly-once, or at-least-once for brokers without transactions.")
     ] = None,
@@ -77,8 +85,10 @@ def process(
         expected_delay_ms=expected_delay_ms,
         idle_ms=idle_ms,
         k=k,
+        least_k=least_k,
         false_alarms_per_month=false_alarms_per_month,
         instance_id=instance_id,
+        group_protocol=group_protocol,
         guarantee=guarantee,
         evidence=evidence,
         metrics_port=metrics_port,

@@ -24,13 +24,12 @@ TRANSACTION_TIMEOUT_MS: Final = 15_000
 """How long a dead worker's open transaction can hold back readers of committed records."""
 
 
-def consumer(kafka: Properties, *, group: str, client_id: str) -> Consumer:
-    """A member of the processors' group."""
+def consumer(kafka: Properties, *, group: str, client_id: str, member: Properties) -> Consumer:
+    """A member of the processors' group; `member` is what `groups.membership` gives."""
     return _make(
         Consumer,
         {
-            "session.timeout.ms": 10_000,  # a killed worker's partitions are somebody else's after ten seconds
-            "partition.assignment.strategy": "cooperative-sticky",  # a rebalance stops only what moves
+            **member,
             "queued.max.messages.kbytes": 65_536,
             "fetch.message.max.bytes": 2_097_152,
             **kafka,
