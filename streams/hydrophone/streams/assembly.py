@@ -64,7 +64,11 @@ def build_runtime(settings: Settings) -> Runtime:
         state_topic=topics.STATE.full_name(settings.topic_prefix),
         outputs=OutputTopics(settings.topic_prefix),
         rules=StreamRules(
-            settings.time_rules, catalog.contract, FramePriorities(settings.sampling_key_bytes), settings.k
+            settings.time_rules,
+            catalog.contract,
+            FramePriorities(settings.sampling_key_bytes),
+            settings.k,
+            settings.signature_check,
         ),
         judge=judge,
         tests=WindowTests(
@@ -75,6 +79,7 @@ def build_runtime(settings: Settings) -> Runtime:
         ),
         clock=now_ms,
         telemetry=telemetry,
+        group=settings.group,
     )
 
 

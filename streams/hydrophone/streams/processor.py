@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hydrophone.schemas.errors import FrameInvalid
+from hydrophone.schemas.errors import FrameInvalid, RecordRejected
 from hydrophone.schemas.frame import Frame, Heartbeat, decode
 from hydrophone.schemas.identity import FramePriorities
+from hydrophone.schemas.signature import Verify
 from hydrophone.streams.checkpoint import Checkpoint, Pending
 from hydrophone.streams.contract import Contract
 from hydrophone.streams.effects import DeadLettered, Effect, RowsLate
@@ -31,12 +32,14 @@ __all__ = ["Accounts", "PartitionState", "StreamRules", "recover", "step"]
 
 @dataclass(frozen=True, slots=True)
 class StreamRules:
-    """What `step` goes by. `contract(model, window_start_ms)`: what the reference in force needs, None without one."""
+    """What `step` goes by. `contract(model, window_start_ms)`: what the reference in force needs, None without one.
+    `verify` looks at every record's signature; None: at none."""
 
     time: TimeRules
     contract: Callable[[str, int], Contract | None]
     priorities: FramePriorities
     k: int = 512
+    verify: Verify | None = None
 
 
 @dataclass(slots=True)
@@ -107,7 +110,7 @@ def step(
     is_new = event.offset >= state.replay_until
     try:
         effects = _take(state, event, rules, is_new=is_new)
-    except FrameInvalid as refusal:
+    except RecordRejected as refusal:
         if not is_new:
             return state, []
         state.accounts.records += 1
@@ -122,6 +125,8 @@ def _take(state: PartitionState, record: Record, rules: StreamRules, *, is_new: 
         raise FrameInvalid("bad_headers", "a header's name is not UTF-8; the headers are left out of this dead letter")
     if record.value is None:
         raise FrameInvalid("no_value", "an activations record carries a frame; got a tombstone")
+    if rules.verify is not None:  # first of all: the decoder is not for strangers
+        rules.verify(record.key, record.value, record.headers)
     frame = decode(record.value)
     if record.key != frame.model.encode():
         raise FrameInvalid("key_mismatch", f"the key must be the model `{frame.model}`; got {record.key!r:.80}")

@@ -16,7 +16,7 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from tenacity import Retrying, retry_if_exception_type, stop_any, stop_when_event_set, wait_exponential
 
-from hydrophone.schemas.errors import BrokerUnavailable, ConfigurationError, Fenced, Retryable, TopicMissing
+from hydrophone.schemas.errors import BrokerUnavailable, Fenced, Retryable, TopicMissing
 from hydrophone.schemas.operations import operational_event
 from hydrophone.streams.effects import DeadLettered, Effect, RowsLate, WindowClosed
 from hydrophone.streams.judge import Judge, Judgement
@@ -27,6 +27,7 @@ from hydrophone.streams.kafka.messages import headers_of
 from hydrophone.streams.kafka.recovery import Recovery
 from hydrophone.streams.kafka.references import ReferenceFeed
 from hydrophone.streams.kafka.tables import TableReader
+from hydrophone.streams.kafka.trouble import DENIED, denied
 from hydrophone.streams.ledger import Due, Place
 from hydrophone.streams.outputs import Output, OutputTopics
 from hydrophone.streams.ownership import OwnedPartition
@@ -89,6 +90,7 @@ class Runtime:
         clock: Callable[[], int],
         telemetry: Telemetry,
         cadence: Cadence = Cadence(),
+        group: str = "",
     ) -> None:
         self._consumer, self._delivery, self._tables, self._references = consumer, delivery, tables, references
         self._topic, self._outputs, self._rules, self._judge = activations, outputs, rules, judge
@@ -98,6 +100,7 @@ class Runtime:
         )
         self._partitions: dict[int, OwnedPartition] = {}
         self._intake = Intake(consumer, batch=cadence.batch)
+        self._group = group
         self._untold: list[_Untold] = []
         self._committed_ms = self._references_ms = self._topic_ms = self._absences = 0
         self._homes: dict[str, int] = {}
@@ -230,8 +233,9 @@ class Runtime:
             )
         elif code == KafkaError._FATAL or error.fatal():  # noqa: SLF001
             raise BrokerUnavailable(error.str())
-        elif code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
-            raise ConfigurationError(f"the broker denies access: {error.str()}")
+        elif error.name() in DENIED:
+            is_topic = code == KafkaError.TOPIC_AUTHORIZATION_FAILED
+            raise denied(error, self._topic if is_topic else self._group)
         else:
             log.warning("broker: %s", error.str())
 
