@@ -82,6 +82,19 @@ def test_named_processor_comes_back_to_its_partitions_unnoticed(
             assert neighbour.log.count("partitions ") == before, "the neighbour saw nothing of it"
 
 
+def test_a_taken_name_is_refused_by_name(broker: KraftBroker, topic_prefix: str, tmp_path: Path) -> None:
+    #   a  ────────✗                        -9
+    #   a            ├ refused              the broker still counts on the first
+    make_topics(broker.bootstrap, topic_prefix, partitions=1)
+    shared = {"reference": small_reference(tmp_path, MODELS[0]), "group_protocol": "consumer", "instance_id": "a"}
+    with start(broker.bootstrap, topic_prefix, tmp_path, name="a1", **shared) as first:
+        await_until(lambda: "partitions assigned" in first.log, "it works")
+        first.kill()
+    with start(broker.bootstrap, topic_prefix, tmp_path, name="a2", **shared) as second:
+        assert second.wait(120) != 0
+        assert "`--instance-id` is held by another process" in second.log
+
+
 def _is_shared(*workers: Processor) -> bool:
     return all("partitions assigned" in worker.log for worker in workers)
 

@@ -41,7 +41,7 @@ WIDTH: Final = 4
 SAMPLING_KEY: Final = PUBLIC_SAMPLING_KEY
 """What a processor uses that was given none."""
 
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 180.0
 
 E = TypeVar("E", bound=Event)
 
@@ -49,13 +49,15 @@ E = TypeVar("E", bound=Event)
 class Processor:
     """A running `hydrophone process`. Use it as a context manager: it does not outlive the block."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, name: str) -> None:
+    def __init__(
+        self, arguments: Sequence[str], folder: Path, name: str, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.log_path = folder / f"{name}.log"
         self._log = self.log_path.open("ab")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "hydrophone.streams.cli", *arguments],
             cwd=folder,
-            env=environment(),
+            env=environment() | dict(variables or {}),
             stdout=self._log,
             stderr=self._log,
         )
@@ -90,7 +92,15 @@ class Processor:
         self._log.close()
 
 
-def start(bootstrap: str, prefix: str, folder: Path, *, name: str = "worker", **options: object) -> Processor:
+def start(
+    bootstrap: str,
+    prefix: str,
+    folder: Path,
+    *,
+    name: str = "worker",
+    variables: Mapping[str, str] | None = None,
+    **options: object,
+) -> Processor:
     """`hydrophone process` with small windows; options as on the command line, underscores for dashes.
 
     A sequence repeats its option. Idle partitions stay open unless told otherwise: event times here are made up.
@@ -111,7 +121,7 @@ def start(bootstrap: str, prefix: str, folder: Path, *, name: str = "worker", **
     for option, value in settings.items():
         values = value if isinstance(value, list | tuple) else [value]
         arguments += [text for one in values for text in (f"--{option.replace('_', '-')}", str(one))]
-    return Processor(arguments, folder, name)
+    return Processor(arguments, folder, name, variables)
 
 
 def cli(

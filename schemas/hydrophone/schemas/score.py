@@ -39,7 +39,7 @@ class SourcePart(Value):
 class Source(Value):
     """The records behind the score: offsets `[first_offset, close_offset)` of one partition.
 
-    Of a sharded model they are summaries on `partials`, and `parts` names the requests' own records.
+    Of a sharded model `parts` has those of every partition; the first stands here.
     """
 
     topic: str

@@ -13,12 +13,15 @@ from hydrophone.streams.evidence import EvidenceStore
 from hydrophone.streams.judge import Judge, SampleRules
 from hydrophone.streams.kafka import clients
 from hydrophone.streams.kafka.delivery import AtLeastOnce, Delivery, ExactlyOnce
-from hydrophone.streams.kafka.groups import GroupProtocol, membership, protocol_of
+from hydrophone.streams.kafka.groups import GroupProtocol, choose_protocol, membership
 from hydrophone.streams.kafka.references import ReferenceFeed
+from hydrophone.streams.kafka.shard_plans import ShardPlanFeed
 from hydrophone.streams.kafka.tables import TableReader
+from hydrophone.streams.merging import MergeRules
 from hydrophone.streams.outputs import OutputTopics
+from hydrophone.streams.ownership import Stages
 from hydrophone.streams.processor import StreamRules
-from hydrophone.streams.runtime import Runtime
+from hydrophone.streams.runtime import Reads, Runtime
 from hydrophone.streams.settings import Settings
 from hydrophone.streams.telemetry import Telemetry
 from hydrophone.streams.window_tests import LoadRule, WindowTests
@@ -36,6 +39,7 @@ def build_runtime(settings: Settings) -> Runtime:
         _ = reference.prepared  # now, not in the first window
     catalog = ReferenceCatalog(pinned, device=settings.device)
     feed = ReferenceFeed(kafka, topics.REFERENCES.full_name(settings.topic_prefix), catalog)
+    shards = ShardPlanFeed(kafka, topics.CONTROL.full_name(settings.topic_prefix))
     if settings.sampling_key is None:
         log.warning("no sampling key is set: an outsider could choose ids that dodge the sample of a full window")
     telemetry = Telemetry()
@@ -60,11 +64,26 @@ def build_runtime(settings: Settings) -> Runtime:
         delivery=delivery,
         tables=TableReader(kafka),
         references=feed,
-        activations=topics.ACTIVATIONS.full_name(settings.topic_prefix),
+        shards=shards,
+        reads=Reads(
+            topics.ACTIVATIONS.full_name(settings.topic_prefix),
+            topics.PARTIALS.full_name(settings.topic_prefix),
+            shards.partitions_of(topics.PARTIALS.full_name(settings.topic_prefix)),
+            windows=settings.stage != "merge",
+            merging=settings.stage != "windows",
+        ),
         state_topic=topics.STATE.full_name(settings.topic_prefix),
         outputs=OutputTopics(settings.topic_prefix),
-        rules=StreamRules(
-            settings.time_rules, catalog.contract, FramePriorities(settings.sampling_key_bytes), settings.k
+        stages=Stages(
+            StreamRules(
+                settings.time_rules,
+                catalog.contract,
+                FramePriorities(settings.sampling_key_bytes),
+                settings.k,
+                settings.signature_check,
+                shards.plans,
+            ),
+            MergeRules(settings.window_ms, settings.sampling_key_bytes, settings.k),
         ),
         judge=judge,
         tests=WindowTests(
@@ -75,6 +94,7 @@ def build_runtime(settings: Settings) -> Runtime:
         ),
         clock=now_ms,
         telemetry=telemetry,
+        group=settings.group,
     )
 
 
@@ -83,7 +103,7 @@ def _protocol(settings: Settings, kafka: dict[str, str]) -> GroupProtocol:
         return settings.group_protocol
     if settings.guarantee == "at-least-once":
         return "classic"  # for foreign brokers and the embedded one
-    found = protocol_of(kafka)
+    found = choose_protocol(kafka, settings.instance_id)
     log.info("group protocol `%s`", found)
     return found
 

@@ -21,10 +21,15 @@ HEADER_BYTES: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Some rows as the bytes of one frame; `data` is None for a single row that fits into no frame."""
+    """Some rows as the bytes of one frame; `data` is None for a single row that fits into no frame.
+
+    `earliest_ms` is the first event time.
+    """
 
     rows: int
     data: bytes | None
+    frame_id: str
+    earliest_ms: int
 
 
 def layout(frame: Frame) -> Hashable:
@@ -75,9 +80,9 @@ def _encoded(frame: Frame, max_bytes: int) -> Iterator[Piece]:
     data = frame.encode()
     n = len(frame)
     if len(data) <= max_bytes:
-        yield Piece(n, data)
+        yield Piece(n, data, frame.frame_id, int(frame.event_time_ms.min()))
     elif n == 1:
-        yield Piece(1, None)
+        yield Piece(1, None, frame.frame_id, int(frame.event_time_ms.min()))
     else:  # the ids are longer than the tensors let expect
         yield from _encoded(_rows(frame, 0, n // 2), max_bytes)
         yield from _encoded(_rows(frame, n // 2, n), max_bytes)

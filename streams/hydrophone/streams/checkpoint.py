@@ -105,7 +105,7 @@ def _decoded(text: str | None, window_ms: int, build: Callable[[dict[str, Any]],
         if fields["v"] != 1:
             raise ValueError(f"version {fields['v']}")
         found = build(fields)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise ConfigurationError(
             f"the group's committed offset carries metadata of another program ({error}): {text!r:.80}; "
             "choose another `--group`"

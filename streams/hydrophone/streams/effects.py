@@ -13,8 +13,7 @@ __all__ = ["DeadLettered", "Effect", "RowsLate", "SummaryClosed", "TimePassed", 
 class WindowClosed:
     """A window to test: no row of it can come any more. `sample` holds at most k rows, None where nothing is kept.
 
-    `parts` are the partitions that a sharded model's window was merged from; the offsets are then of its summaries, and
-    `topic` is theirs. None: of `activations`.
+    A sharded model's window was merged from `parts`; partition and offsets are then the first one's.
     """
 
     model: str
@@ -26,7 +25,6 @@ class WindowClosed:
     counts: Counts
     sample: Frame | None
     traceparents: tuple[str, ...]
-    topic: str | None = None
     parts: tuple[SourcePart, ...] = ()
 
 

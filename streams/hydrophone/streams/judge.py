@@ -166,7 +166,7 @@ class Judge:
 
     def _source(self, closed: WindowClosed) -> Source:
         return Source(
-            topic=closed.topic or self._topic,
+            topic=self._topic,
             partition=closed.partition,
             first_offset=closed.first_offset,
             close_offset=closed.close_offset,

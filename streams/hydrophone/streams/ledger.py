@@ -73,8 +73,8 @@ class Ledger(Generic[T]):
         self._sealed: deque[_Entry[T]] = deque()
         self._open: _Entry[T] = _Entry()
 
-    def add(self, output: Output) -> None:
-        self._open.items.append(output)
+    def add(self, *outputs: Output) -> None:
+        self._open.items += outputs
 
     def await_task(self, task: T) -> None:
         """Its outputs will stand here. The entry must be sealed before anything else is read."""

@@ -132,18 +132,9 @@ def _pass_time(state: MergeState, marker: WatermarkMarker, rules: MergeRules) ->
         return []
     state.closed_ms = passed
     due = sorted(key for key, window in state.windows.items() if window.end_ms <= passed)
-    return [_closed(state, window, rules) for key in due if (window := state.windows.pop(key)).summaries]
-
-
-def _closed(state: MergeState, window: _Gathering, rules: MergeRules) -> WindowClosed:
-    """Of whole summaries: where a chunk is missing, one was dead-lettered."""
-    return replace(
-        merge(window.summaries.values(), rules),
-        topic=state.topic,
-        partition=state.partition,
-        first_offset=window.first_offset,
-        close_offset=state.position,
-    )
+    gathered = [state.windows.pop(key).summaries.values() for key in due]
+    # Only whole summaries: where a chunk is missing, one was dead-lettered.
+    return [merge(summaries, rules) for summaries in gathered if summaries]
 
 
 def merge(summaries: Iterable[WindowClosed], rules: MergeRules) -> WindowClosed:

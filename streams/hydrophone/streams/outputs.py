@@ -10,8 +10,9 @@ from hydrophone.schemas.event import Event
 from hydrophone.schemas.headers import dead_letter_headers, to_record
 from hydrophone.schemas.operations import DeadLetter, ModelState, OperationalEvent
 from hydrophone.streams import topics
-from hydrophone.streams.effects import DeadLettered, RowsLate
+from hydrophone.streams.effects import DeadLettered, RowsLate, SummaryClosed, TimePassed
 from hydrophone.streams.judge import Judgement
+from hydrophone.streams.partials import encode_marker, encode_summary
 from hydrophone.streams.record import Record
 
 __all__ = ["Output", "OutputTopics"]
@@ -87,6 +88,17 @@ class OutputTopics:
             version=VERSION,
         )
         return _whole_or_place(topics.DEADLETTER.full_name(self.prefix), record, dead_letter_headers(letter, None))
+
+    def summary(self, effect: SummaryClosed) -> list[Output]:
+        """All of a model's windows to one partition: who merges them keeps the model's memory."""
+        name = topics.PARTIALS.full_name(self.prefix)
+        return [Output(name, key, value, headers) for key, value, headers in encode_summary(effect.summary)]
+
+    def markers(self, effect: TimePassed, partitions: int) -> list[Output]:
+        """To every partition of `partials`, of which there are as many as of `activations`."""
+        name = topics.PARTIALS.full_name(self.prefix)
+        key, value, headers = encode_marker(effect, partitions)
+        return [Output(name, key, value, headers, number) for number in range(partitions)]
 
     def event(self, event: OperationalEvent, time_ms: int) -> Output:
         return self._event(topics.EVENTS, event, f"{event.topic}-{event.partition}", time_ms, None)

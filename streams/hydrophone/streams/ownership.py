@@ -1,30 +1,68 @@
-"""A partition that is ours: its state, its models' memories, what waits to be told of it. Kafka lives elsewhere."""
+"""A partition that is ours, of `activations` or of `partials`: its state, its models' memories, what waits to be told
+of it. Kafka lives elsewhere."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 
 from hydrophone.schemas.operations import ModelState
+from hydrophone.streams.effects import Effect
 from hydrophone.streams.ledger import Ledger, Place
-from hydrophone.streams.processor import PartitionState
+from hydrophone.streams.merging import MergeRules, MergeState, merge_step
+from hydrophone.streams.processor import PartitionState, StreamRules, step
+from hydrophone.streams.record import PartitionEnd, Record
 from hydrophone.streams.window_tests import WindowTask
 
-__all__ = ["OwnedPartition"]
+__all__ = ["Key", "OwnedPartition", "Stages"]
+
+Key = tuple[str, int]
+"""Topic and number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stages:
+    """What both stages go by: `windows` are of one partition, `merging` makes those of sharded models whole."""
+
+    windows: StreamRules
+    merging: MergeRules
 
 
 @dataclass(slots=True)
 class OwnedPartition:
-    """`models` are as of the last concluded test; `reported` are the accounts as of the last commit."""
+    """`models` are as of the last concluded test; `reported` are the accounts as of the last commit.
 
-    state: PartitionState
+    A partition of `partials` knows the memories of those models alone that it has decided on since it came (`known`).
+    """
+
+    state: PartitionState | MergeState
     models: dict[str, ModelState]
     ledger: Ledger[WindowTask] = field(default_factory=Ledger)
     is_at_end: bool = False
     is_blocked: bool = False
     is_dirty: bool = False
     told_blocked: str = ""
+    told_unplanned: set[str] = field(default_factory=set)
+    known: set[str] = field(default_factory=set)
     active_ms: int = 0
     reported: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def key(self) -> Key:
+        return self.state.topic, self.state.partition
+
+    @property
+    def is_merging(self) -> bool:
+        return isinstance(self.state, MergeState)
+
+    def take(self, event: Record | PartitionEnd, now_ms: int, stages: Stages) -> list[Effect]:
+        """One step of whichever stage this partition is of. Time passes on `partials` by its records alone."""
+        if isinstance(self.state, PartitionState):
+            self.state, effects = step(self.state, event, now_ms, stages.windows)
+        elif isinstance(event, Record):
+            self.state, effects = merge_step(self.state, event, stages.merging)
+        else:
+            effects = []
+        return effects
 
     def place(self, window_ms: int) -> Place:
         """Where to go on from, were everything up to here committed now."""
         state = self.state
-        return Place(state.committable, state.checkpoint(window_ms).encode(), asdict(state.accounts))
+        return Place(state.committable, state.checkpoint(window_ms).encode(), state.totals())

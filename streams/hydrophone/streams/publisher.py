@@ -14,14 +14,19 @@ from typing import Any, Final, Self
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from opentelemetry import propagate
+from pydantic import ValidationError
 
 from hydrophone.schemas.errors import SettingsError
 from hydrophone.schemas.frame import Frame, Heartbeat
+from hydrophone.schemas.operations import ShardPlan
+from hydrophone.schemas.signature import SIGNATURE_HEADER, SigningKey
 from hydrophone.streams.batching import join, layout, owned, split
 from hydrophone.streams.bounded_log import BoundedLog
 from hydrophone.streams.clock import monotonic_ms, now_ms
 from hydrophone.streams.frame_sink import SinkStats, Tally, require_model
 from hydrophone.streams.outbox import Outbox, Waiting
+from hydrophone.streams.security import Security, librdkafka
+from hydrophone.streams.shards import ShardPlans
 from hydrophone.streams.topics import ACTIVATIONS, DEFAULT_PREFIX
 
 __all__ = ["CONTENT_TYPE", "Publisher"]
@@ -54,7 +59,12 @@ class Publisher:
     64 MiB. Beside it, librdkafka holds at most another 64 MiB of encoded frames (`queue.buffering.max.kbytes`).
 
     Kafka client properties are given as keywords with underscores for dots (`security_protocol="SASL_SSL"`), or as
-    librdkafka spells them in `kafka={...}`, which wins. Raises `SettingsError` for a property librdkafka refuses.
+    librdkafka spells them in `kafka={...}`, which wins. TLS and SASL are best given as `security=`, a `Security` or a
+    mapping of its fields, which is checked as a whole. `signing_key` signs frames and heartbeats. Raises
+    `SettingsError` for what breaks a rule, a property librdkafka refuses, or one that `security` speaks of too.
+
+    A heavy model's frames are spread over `shards` keys, those before `shards_from_ms` excepted: give here what
+    `hydrophone shards set` says, and `reshard` a publisher that runs.
 
     A heartbeat says that no row older than now is coming. Where frames bear other event times, as in a replay, set
     `heartbeat_ms=None`. Build the publisher in the process that uses it: threads do not survive a fork.
@@ -71,11 +81,19 @@ class Publisher:
         linger_ms: int = 50,
         max_frame_bytes: int = 900_000,
         heartbeat_ms: int | None = 1000,
+        security: Security | Mapping[str, Any] | None = None,
+        signing_key: SigningKey | None = None,
+        shards: int = 1,
+        shards_from_ms: int = 0,
         kafka: Mapping[str, Any] | None = None,
         **properties: Any,
     ) -> None:
         _require_positive(queue_rows=queue_rows, batch_rows=batch_rows, max_frame_bytes=max_frame_bytes)
         self._model = require_model(model)
+        self._signing_key = signing_key
+        self._plans = ShardPlans()
+        if shards != 1:
+            self.reshard(shards, from_ms=shards_from_ms)
         self._topic = ACTIVATIONS.full_name(topic_prefix)
         self._linger_ms = linger_ms
         self._max_frame_bytes = max_frame_bytes
@@ -91,8 +109,7 @@ class Publisher:
         self._producer = self._connect(
             {"message.max.bytes": max(1_000_000, max_frame_bytes + ENVELOPE_BYTES), **DEFAULTS}
             | {"error_cb": self._on_error, "logger": self._log}
-            | spelled
-            | dict(kafka or {})
+            | librdkafka(Security.of(security or {}), spelled | dict(kafka or {}))
             | {"bootstrap.servers": bootstrap}
         )
         self._process = os.getpid()
@@ -122,6 +139,15 @@ class Publisher:
             self._log.say("unusable", "what was handed over is not a frame: %r", error)
             self._tally.add("dropped", 0)
         return False
+
+    def reshard(self, shards: int, *, from_ms: int) -> None:
+        """Spread frames whose rows are all from `from_ms` on over so many keys. Raises `SettingsError`."""
+        try:
+            plan = ShardPlan(model=self._model, shards=shards, effective_from_ms=from_ms)
+        except ValidationError as error:
+            faults = "; ".join(f"`{'.'.join(map(str, one['loc']))}`: {one['msg']}" for one in error.errors())
+            raise SettingsError(f"this is no plan of shards: {faults}") from None
+        self._plans = ShardPlans([*self._plans, plan])  # anew: the publisher's thread may be reading
 
     def offer(self, rows: int, build: Callable[[], Frame]) -> bool:
         """As `publish`, but the frame is built on the publisher's thread. Nobody may write to what `build` reads."""
@@ -180,8 +206,9 @@ class Publisher:
             elif was_closed:
                 return False
             elif self._heartbeat_is_due():
-                heartbeat = Heartbeat(self._model, now_ms()).encode()
-                self._produce(heartbeat, None, self._on_heartbeat)
+                now = now_ms()
+                for key in self._plans.keys(self._model, now):
+                    self._produce(key, Heartbeat(self._model, now).encode(), None, self._on_heartbeat)
             self._producer.poll(0)
             self._report_drops()
         except Exception as error:  # noqa: BLE001 - the thread must outlive whatever one batch brings
@@ -230,20 +257,24 @@ class Publisher:
                 rows -= piece.rows
                 if piece.data is None:
                     self._fail(piece.rows, "row_too_large", f"one row exceeds max_frame_bytes={self._max_frame_bytes}")
-                elif not self._produce(piece.data, traceparent, partial(self._on_delivery, piece.rows)):
+                    continue
+                key = self._plans.key(self._model, piece.frame_id, piece.earliest_ms)
+                if not self._produce(key, piece.data, traceparent, partial(self._on_delivery, piece.rows)):
                     self._tally.add("failed", piece.rows)
         except Exception as error:  # noqa: BLE001 - what cannot be encoded is lost, the thread is not
             self._fail(rows, "encode", repr(error))
 
-    def _produce(self, data: bytes, traceparent: str | None, on_delivery: DeliveryReport) -> bool:
+    def _produce(self, key: str, data: bytes, traceparent: str | None, on_delivery: DeliveryReport) -> bool:
         """Hand one record to librdkafka, waiting a while when its queue is full. False when it was not taken."""
         headers: list[tuple[str, str | bytes | None]] = [("content-type", CONTENT_TYPE)]
         if traceparent is not None:
             headers.append(("traceparent", traceparent))
+        if self._signing_key is not None:
+            headers.append((SIGNATURE_HEADER, self._signing_key.sign(key.encode(), data)))
         give_up_ms = monotonic_ms() + FULL_WAIT_MS
         while True:
             try:
-                self._producer.produce(self._topic, data, self._model, headers=headers, on_delivery=on_delivery)
+                self._producer.produce(self._topic, data, key, headers=headers, on_delivery=on_delivery)
             except BufferError:
                 if monotonic_ms() >= (min(give_up_ms, self._deadline_ms) if self._outbox.is_closed else give_up_ms):
                     self._log.say("full", "librdkafka's queue is full: is the broker away? Records are lost")

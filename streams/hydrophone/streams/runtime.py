@@ -8,34 +8,36 @@ throws state away and rebuilds it from what the broker says is committed, a sign
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
-from tenacity import Retrying, retry_if_exception_type, stop_any, stop_when_event_set, wait_exponential
 
-from hydrophone.schemas.errors import BrokerUnavailable, ConfigurationError, Fenced, Retryable, TopicMissing
-from hydrophone.schemas.operations import operational_event
-from hydrophone.streams.effects import DeadLettered, Effect, RowsLate, WindowClosed
+from hydrophone.schemas.errors import BrokerUnavailable, Fenced, TopicMissing
+from hydrophone.schemas.operations import ModelState, operational_event
+from hydrophone.streams.effects import DeadLettered, Effect, RowsLate, SummaryClosed, TimePassed, WindowClosed
 from hydrophone.streams.judge import Judge, Judgement
 from hydrophone.streams.kafka.delivery import Delivery, DeliveryFailed
+from hydrophone.streams.kafka.groups import is_instance_taken
 from hydrophone.streams.kafka.intake import Intake
 from hydrophone.streams.kafka.messages import headers_of
 from hydrophone.streams.kafka.recovery import Recovery
 from hydrophone.streams.kafka.references import ReferenceFeed
+from hydrophone.streams.kafka.shard_plans import ShardPlanFeed
 from hydrophone.streams.kafka.tables import TableReader
+from hydrophone.streams.kafka.trouble import DENIED, denied
 from hydrophone.streams.ledger import Due, Place
 from hydrophone.streams.outputs import Output, OutputTopics
-from hydrophone.streams.ownership import OwnedPartition
-from hydrophone.streams.processor import StreamRules, step
+from hydrophone.streams.ownership import Key, OwnedPartition, Stages
 from hydrophone.streams.record import PartitionEnd, Record
+from hydrophone.streams.shards import SHARD_MARK
 from hydrophone.streams.telemetry import Telemetry, traceparent_of
 from hydrophone.streams.telling import tell, tell_accounts
 from hydrophone.streams.window_tests import WindowTask, WindowTests
 
-__all__ = ["Cadence", "Runtime"]
+__all__ = ["Cadence", "Reads", "Runtime"]
 
 log = logging.getLogger("hydrophone")
 
@@ -69,6 +71,24 @@ class _Untold:
     test_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Reads:
+    """The topics to read, of as many partitions each, and whether this process does the work of either stage.
+
+    `partials` is read once a model is sharded: most deployments have none, and their group should not know of it.
+    """
+
+    activations: str
+    partials: str
+    partitions: int
+    windows: bool = True
+    merging: bool = True
+
+    def topics(self, *, is_sharded: bool) -> list[str]:
+        merging = [self.partials] if self.merging and (is_sharded or not self.windows) else []
+        return ([self.activations] if self.windows else []) + merging
+
+
 class Runtime:
     """One processor. `run` returns after a drain; it raises what should stop the process."""
 
@@ -79,30 +99,41 @@ class Runtime:
         delivery: Delivery,
         tables: TableReader,
         references: ReferenceFeed | None,
-        activations: str,
+        shards: ShardPlanFeed | None,
+        reads: Reads,
         state_topic: str,
         outputs: OutputTopics,
-        rules: StreamRules,
+        stages: Stages,
         judge: Judge,
         tests: WindowTests,
         clock: Callable[[], int],
         telemetry: Telemetry,
         cadence: Cadence = Cadence(),
+        group: str = "",
     ) -> None:
         self._consumer, self._delivery, self._tables, self._references = consumer, delivery, tables, references
-        self._topic, self._outputs, self._rules, self._judge = activations, outputs, rules, judge
+        self._shards, self._reads = shards, reads
+        self._topic, self._outputs, self._stages, self._judge = reads.activations, outputs, stages, judge
+        self._window_ms = stages.windows.time.window_ms
         self._tests, self._clock, self._telemetry, self._cadence = tests, clock, telemetry, cadence
+        self._stopping = threading.Event()
         self._recovery = Recovery(
-            consumer, tables, topic=activations, state_topic=state_topic, window_ms=rules.time.window_ms
+            consumer,
+            tables,
+            partials=reads.partials,
+            state_topic=state_topic,
+            window_ms=self._window_ms,
+            stopping=self._stopping,
         )
-        self._partitions: dict[int, OwnedPartition] = {}
+        self._partitions: dict[Key, OwnedPartition] = {}
+        self._subscribed: list[str] = []
         self._intake = Intake(consumer, batch=cadence.batch)
+        self._group = group
         self._untold: list[_Untold] = []
         self._committed_ms = self._references_ms = self._topic_ms = self._absences = 0
         self._homes: dict[str, int] = {}
         self._has_rewound = False
         self._failures = 0
-        self._stopping = threading.Event()
         telemetry.observe_lag(self._lags)
         telemetry.observe_tests(lambda: len(tests))
 
@@ -128,9 +159,17 @@ class Runtime:
 
     def start(self) -> None:
         """Join the group; partitions come during `turn`."""
-        self._consumer.subscribe(
-            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+        self._subscribe()
+
+    def _subscribe(self) -> None:
+        """To what there is to read by now."""
+        wanted = self._reads.topics(is_sharded=self._shards is not None and bool(self._shards.plans))
+        if wanted == self._subscribed:
+            return
+        if self._reads.partials in wanted and not self._reads.partitions:
+            raise TopicMissing(f"`{self._reads.partials}` is not there: create it with `hydrophone topics create`")
+        self._subscribed = wanted
+        self._consumer.subscribe(wanted, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def close(self) -> None:
         """Leave the group; what is not committed is somebody else's to do again."""
@@ -138,8 +177,9 @@ class Runtime:
         self._tests.close()
         self._delivery.close()
         self._tables.close()
-        if self._references is not None:
-            self._references.close()
+        for feed in (self._references, self._shards):
+            if feed is not None:
+                feed.close()
 
     def turn(self) -> int:
         """One batch: read, decide, perform, commit what is due. Gives how many messages were handled."""
@@ -153,7 +193,7 @@ class Runtime:
         handled = self._handle_backlog(now_ms)
         if not handled:
             self._check_topic(now_ms)
-        self._follow_references(now_ms)
+        self._follow_announcements(now_ms)
         self._let_time_pass(now_ms)
         self._commit_if_due(now_ms)
         return handled
@@ -172,7 +212,7 @@ class Runtime:
             self._intake.poll(self._cadence.wait_testing_ms if len(self._tests) else self._cadence.wait_ms)
 
     def _unblocked(self) -> list[TopicPartition]:
-        return [TopicPartition(self._topic, n) for n, owned in self._partitions.items() if not owned.is_blocked]
+        return [TopicPartition(*key) for key, owned in self._partitions.items() if not owned.is_blocked]
 
     def _handle_backlog(self, now_ms: int) -> int:
         """Until a test more would be too many, or what is left comes again in its order after a rewind."""
@@ -185,8 +225,7 @@ class Runtime:
         return handled
 
     def _handle(self, message: Message, now_ms: int) -> None:
-        number = message.partition()
-        partition = self._partitions.get(number) if number is not None else None
+        partition = self._partitions.get((message.topic() or "", -1 if (n := message.partition()) is None else n))
         error = message.error()
         if error is not None:
             self._on_error(error, partition)
@@ -195,20 +234,19 @@ class Runtime:
             return  # revoked, or read ahead of a reference that is not there yet
         timestamp = message.timestamp()[1]
         record = Record(
-            self._topic,
-            partition.state.partition,
+            *partition.key,
             message.offset() or 0,
             timestamp,
             message.key(),
             message.value(),
             headers_of(message),
         )
+        partition.is_at_end = False  # also where the record must wait: the clock may not pass over it
         if self._references is not None and self._is_blocked(record, partition):
             return
-        partition.is_at_end, partition.active_ms = False, now_ms
+        partition.active_ms = now_ms
         partition.is_dirty = True
-        partition.state, effects = step(partition.state, record, now_ms, self._rules)
-        if effects:
+        if effects := partition.take(record, now_ms, self._stages):
             self._perform(partition, effects)
 
     def _on_error(self, error: KafkaError, partition: OwnedPartition | None) -> None:
@@ -220,13 +258,17 @@ class Runtime:
             log.error("the log no longer holds what comes next: %s", error.str())
             self._recover_all()
         elif code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):  # noqa: SLF001
-            raise TopicMissing(f"`{self._topic}` is gone: {error.str()}; create it with `hydrophone topics create`")
-        elif code in (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID):
-            raise Fenced(f"another process is running with this `--instance-id`: {error.str()}")
-        elif error.fatal():
+            raise TopicMissing(f"a topic is gone: {error.str()}; create it with `hydrophone topics create`")
+        elif is_instance_taken(error):
+            raise Fenced(
+                "`--instance-id` is held by another process, or by one that was killed less than the group's session "
+                f"time-out ago: {error.str()}"
+            )
+        elif code == KafkaError._FATAL or error.fatal():  # noqa: SLF001
             raise BrokerUnavailable(error.str())
-        elif code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
-            raise ConfigurationError(f"the broker denies access: {error.str()}")
+        elif error.name() in DENIED:
+            is_topic = code == KafkaError.TOPIC_AUTHORIZATION_FAILED
+            raise denied(error, self._topic if is_topic else self._group)
         else:
             log.warning("broker: %s", error.str())
 
@@ -248,13 +290,15 @@ class Runtime:
         """A partition read to its end and silent for `idle_ms` closes its windows by the clock."""
         if not self._intake.is_idle:  # what has not been looked at may be of those windows
             return
-        for number, partition in self._partitions.items():
-            is_idle = partition.is_at_end and now_ms - partition.active_ms >= self._rules.time.idle_ms
-            if is_idle and partition.state.windows and not partition.is_blocked:
-                partition.state, effects = step(partition.state, PartitionEnd(number), now_ms, self._rules)
-                if effects:
-                    partition.is_dirty = True
-                    self._perform(partition, effects)
+        rules = self._stages.windows
+        for (_, number), partition in self._partitions.items():
+            is_idle = partition.is_at_end and now_ms - partition.active_ms >= rules.time.idle_ms
+            is_awaited = partition.state.windows or rules.shards  # sharded windows wait for every partition
+            if not is_idle or not is_awaited or partition.is_blocked:
+                continue
+            if effects := partition.take(PartitionEnd(number), now_ms, self._stages):
+                partition.is_dirty = True
+                self._perform(partition, effects)
 
     # -- effects ------------------------------------------------------------------------------------------------------
 
@@ -265,13 +309,19 @@ class Runtime:
             if isinstance(effect, WindowClosed):
                 self._begin_test(partition, effect)
                 has_closed = True
+            elif isinstance(effect, SummaryClosed):
+                partition.ledger.add(*self._outputs.summary(effect))
+            elif isinstance(effect, TimePassed):
+                partition.ledger.add(*self._outputs.markers(effect, self._reads.partitions))
             elif isinstance(effect, RowsLate):
                 partition.ledger.add(self._outputs.late(effect))
             elif isinstance(effect, DeadLettered):
                 partition.ledger.add(self._outputs.dead_letter(effect))
                 log.warning("record refused", extra={"reason": effect.reason, "offset": effect.record.offset})
+                if effect.reason == "unplanned_shard":
+                    self._tell_unplanned(partition, effect)
         if has_closed:
-            partition.ledger.seal(partition.place(self._rules.time.window_ms))
+            partition.ledger.seal(partition.place(self._window_ms))
 
     def _begin_test(self, partition: OwnedPartition, closed: WindowClosed) -> None:
         self._check_home(partition, closed)
@@ -281,13 +331,25 @@ class Runtime:
     def _conclude(self, partition: OwnedPartition, task: WindowTask) -> list[Output]:
         """From what a test found to what is told of it, after the model's windows before."""
         examined, test_s = task.examined()
-        previous = partition.models.get(task.closed.model)
+        previous = self._memory(partition, task.closed.model)
         judgement = self._judge.decide(examined, previous, traceparent_of(task.span))
         task.span.end()
         self._untold.append(_Untold(judgement, task.began_s, test_s))
         if judgement.state is not None:
             partition.models[task.closed.model] = judgement.state
-        return self._outputs.judgement(judgement, task.closed.partition, previous)
+        return self._outputs.judgement(judgement, partition.state.partition, previous)
+
+    def _memory(self, partition: OwnedPartition, model: str) -> ModelState | None:
+        """What the model's windows before left behind. The first stage's last are decided by the time that the second
+        stage's first is: their partition's time has passed them, and says so behind their scores."""
+        if partition.is_merging and model not in partition.known:
+            _, number = partition.key
+            found = self._recovery.patiently("a model's memory", partial(self._recovery.models, number))
+            partition.models = found | {
+                name: partition.models[name] for name in partition.known & partition.models.keys()
+            }
+            partition.known.add(model)
+        return partition.models.get(model)
 
     def _finish_tests(self, partitions: Iterable[OwnedPartition], limit_s: float) -> None:
         """Wait for the tests of these partitions, but not for ever: another worker can do them again."""
@@ -301,6 +363,8 @@ class Runtime:
 
     def _check_home(self, partition: OwnedPartition, closed: WindowClosed) -> None:
         """A model's rows on two partitions make two half windows: somebody produces with another partitioner."""
+        if closed.parts:
+            return
         home = self._homes.setdefault(closed.model, closed.partition)
         if home != closed.partition:
             detail = f"model `{closed.model}` came on partitions {home} and {closed.partition}; use murmur2_random"
@@ -308,6 +372,14 @@ class Runtime:
                 "model_on_two_partitions", self._topic, closed.partition, detail, model=closed.model
             )
             partition.ledger.add(self._outputs.event(event, closed.end_ms))
+
+    def _tell_unplanned(self, partition: OwnedPartition, refused: DeadLettered) -> None:
+        """Once for a model: its publishers cut windows that nobody will put together."""
+        model, _, _ = (refused.record.key or b"").decode(errors="replace").partition(SHARD_MARK)
+        if model not in partition.told_unplanned:
+            partition.told_unplanned.add(model)
+            event = operational_event("unplanned_shard", *partition.key, refused.detail, model=model)
+            partition.ledger.add(self._outputs.event(event, refused.record.timestamp_ms))
 
     # -- commits ------------------------------------------------------------------------------------------------------
 
@@ -332,7 +404,7 @@ class Runtime:
         due = self._due()
         if not due:
             return
-        places = {n: x.place or self._partitions[n].place(self._rules.time.window_ms) for n, x in due.items()}
+        places = {key: x.place or self._partitions[key].place(self._window_ms) for key, x in due.items()}
         outputs = [output for one in due.values() for output in one.outputs]
         try:
             self._delivery.deliver(outputs, self._offsets(places), self._consumer)
@@ -346,40 +418,40 @@ class Runtime:
         self._failures = 0
         self._telemetry.transactions.add(1, {"outcome": "committed"})
         self._committed_ms = self._clock()
-        for number, one in due.items():
-            self._partitions[number].ledger.settle(one)
-            self._partitions[number].is_dirty = one.place is not None
+        for key, one in due.items():
+            self._partitions[key].ledger.settle(one)
+            self._partitions[key].is_dirty = one.place is not None
         self._tell(places)
 
-    def _due(self) -> dict[int, Due]:
-        candidates = {n: p.ledger.due() for n, p in self._partitions.items() if p.is_dirty or p.ledger.has_outputs}
-        return {number: due for number, due in candidates.items() if due is not None}
+    def _due(self) -> dict[Key, Due]:
+        candidates = {key: p.ledger.due() for key, p in self._partitions.items() if p.is_dirty or p.ledger.has_outputs}
+        return {key: due for key, due in candidates.items() if due is not None}
 
-    def _offsets(self, places: dict[int, Place]) -> list[TopicPartition]:
-        return [TopicPartition(self._topic, n, place.offset, place.checkpoint) for n, place in sorted(places.items())]
+    def _offsets(self, places: Mapping[Key, Place]) -> list[TopicPartition]:
+        return [TopicPartition(*key, place.offset, place.checkpoint) for key, place in sorted(places.items())]
 
-    def _tell(self, places: dict[int, Place]) -> None:
+    def _tell(self, places: Mapping[Key, Place]) -> None:
         """Logs and instruments speak of what is committed."""
         done = time.monotonic()
         for window in self._untold:
             tell(self._telemetry, window.judgement, test_s=window.test_s, latency_s=done - window.closed_at_s)
         self._untold.clear()
-        for number, place in places.items():
-            partition = self._partitions[number]
+        for key, place in places.items():
+            partition = self._partitions[key]
             tell_accounts(self._telemetry, partition.reported, place.accounts)
             partition.reported = place.accounts
 
     # -- partitions ---------------------------------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        log.info("partitions assigned", extra={"partitions": [p.partition for p in partitions]})
-        places = [self._recover_patiently(p.partition) for p in partitions]
+        log.info("partitions assigned", extra=self._named(partitions))
+        places = [self._recover_patiently(key_of(p)) for p in partitions]
         consumer.incremental_assign(places)
         self._intake.keep_held(places)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        log.info("partitions revoked", extra={"partitions": [p.partition for p in partitions]})
-        mine = [owned for p in partitions if (owned := self._partitions.get(p.partition)) is not None]
+        log.info("partitions revoked", extra=self._named(partitions))
+        mine = [owned for p in partitions if (owned := self._partitions.get(key_of(p))) is not None]
         self._finish_tests(mine, REVOKE_S)
         self._commit()
         self._drop(partitions)
@@ -387,10 +459,15 @@ class Runtime:
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         """Somebody else has them already: nothing of ours about them may be committed."""
-        log.warning("partitions lost", extra={"partitions": [p.partition for p in partitions]})
+        log.warning("partitions lost", extra=self._named(partitions))
         self._drop(partitions)
         consumer.incremental_unassign(partitions)
         self._recover_all()
+
+    def _named(self, partitions: Sequence[TopicPartition]) -> dict[str, list[int]]:
+        """By topic, as the log has them."""
+        named = {"partitions": self._topic, "merging": self._reads.partials}
+        return {name: [p.partition for p in partitions if p.topic == topic] for name, topic in named.items()}
 
     def _abandon(self) -> None:
         """Leave everything as it was committed: closing the consumer must not commit what was done by halves."""
@@ -400,8 +477,8 @@ class Runtime:
 
     def _drop(self, partitions: Sequence[TopicPartition]) -> None:
         for partition in partitions:
-            self._partitions.pop(partition.partition, None)
-        self._intake.drop(partition.partition for partition in partitions)
+            self._partitions.pop(key_of(partition), None)
+        self._intake.drop(key_of(partition) for partition in partitions)
 
     def _recover_all(self) -> None:
         """Forget everything uncommitted and read on from what is committed."""
@@ -409,74 +486,74 @@ class Runtime:
         self._intake.start_anew()
         self._untold.clear()
         self._tests.forget()
-        for number in list(self._partitions):
-            self._intake.read_from(self._recover_patiently(number), now=True)
+        for key in list(self._partitions):
+            self._intake.read_from(self._recover_patiently(key), now=True)
 
     def _seek_to_positions(self) -> None:
-        for number, partition in self._partitions.items():
+        for key, partition in self._partitions.items():
             partition.is_at_end = False
-            self._consumer.seek(TopicPartition(self._topic, number, partition.state.position))
+            self._consumer.seek(TopicPartition(*key, partition.state.position))
 
-    def _recover_patiently(self, number: int) -> TopicPartition:
-        attempts = Retrying(
-            retry=retry_if_exception_type((KafkaException, Retryable)),
-            wait=wait_exponential(0.2, max=5),
-            stop=stop_any(stop_when_event_set(self._stopping)),
-            before_sleep=lambda call: log.warning(
-                "partition %d cannot be recovered yet: %s", number, call.outcome.exception() if call.outcome else None
-            ),
-            reraise=True,
-        )
-        return attempts(self._recover, number)
+    def _recover_patiently(self, key: Key) -> TopicPartition:
+        return self._recovery.patiently(f"partition {key[1]}", partial(self._recover, key))
 
-    def _recover(self, number: int) -> TopicPartition:
-        partition, place, gap = self._recovery.recover(number, self._partitions.get(number), self._clock())
+    def _recover(self, key: Key) -> TopicPartition:
+        partition, place, gap = self._recovery.recover(key, self._partitions.get(key), self._clock())
         if gap is not None:
-            log.error(gap.detail, extra={"partition": number})
+            log.error(gap.detail, extra={"partition": key[1]})
             partition.ledger.add(self._outputs.event(gap, self._clock()))
-        self._partitions[number] = partition
+        self._partitions[key] = partition
         return place
 
     def _lags(self) -> dict[int, int]:
         lags = {}
-        for number, partition in dict(self._partitions).items():
+        for (topic, number), partition in dict(self._partitions).items():
+            if partition.is_merging:
+                continue
             try:
-                _, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), cached=True)
+                _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
             except (KafkaException, RuntimeError):  # asked while closing
                 continue
             lags[number] = max(0, high - partition.state.position)
         return lags
 
-    # -- references ---------------------------------------------------------------------------------------------------
+    # -- announcements ------------------------------------------------------------------------------------------------
 
-    def _follow_references(self, now_ms: int) -> None:
-        if self._references is None or now_ms - self._references_ms < self._cadence.references_ms:
+    def _follow_announcements(self, now_ms: int) -> None:
+        if now_ms - self._references_ms < self._cadence.references_ms:
             return
         self._references_ms = now_ms
+        if self._shards is not None:
+            self._shards.poll()
+            self._subscribe()
+        if self._references is None:
+            return
         self._references.poll(now_ms)
-        blocked = [number for number, partition in self._partitions.items() if partition.is_blocked]
-        for number in blocked:  # read on; a record whose reference is still missing blocks again
-            partition = self._partitions[number]
+        blocked = [key for key, partition in self._partitions.items() if partition.is_blocked]
+        for key in blocked:  # read on; a record whose reference is still missing blocks again
+            partition = self._partitions[key]
             partition.is_blocked = False
-            place = TopicPartition(self._topic, number, partition.state.position)
-            self._intake.read_from(place)
+            self._intake.read_from(TopicPartition(*key, partition.state.position))
 
     def _is_blocked(self, record: Record, partition: OwnedPartition) -> bool:
         """Records of a model whose announced reference cannot be loaded wait, and so does what lies behind them."""
         assert self._references is not None, "only an announced reference can be missing"
-        blocked = self._references.blocked.get((record.key or b"").decode(errors="replace"))
+        model, _, _ = (record.key or b"").decode(errors="replace").partition(SHARD_MARK)
+        blocked = self._references.blocked.get(model)
         if blocked is None:
             return False
         pointer, reason = blocked
-        if pointer.effective_from_ms > self._rules.time.latest_credible(record.timestamp_ms):
+        if pointer.effective_from_ms > self._stages.windows.time.latest_credible(record.timestamp_ms):
             return False  # not yet in force for any row this record can hold
         partition.is_blocked = True
-        self._consumer.pause([TopicPartition(self._topic, record.partition)])
+        self._consumer.pause([TopicPartition(*partition.key)])
         if partition.told_blocked != pointer.key:
             partition.told_blocked = pointer.key
             detail = f"reference `{pointer.key}` at {pointer.uri} cannot be loaded: {reason}"
-            event = operational_event(
-                "reference_unloadable", self._topic, record.partition, detail, model=pointer.model
-            )
+            event = operational_event("reference_unloadable", *partition.key, detail, model=pointer.model)
             partition.ledger.add(self._outputs.event(event, pointer.effective_from_ms))
         return True
+
+
+def key_of(partition: TopicPartition) -> Key:
+    return partition.topic, partition.partition

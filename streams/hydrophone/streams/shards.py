@@ -11,8 +11,9 @@ import zlib
 from collections.abc import Iterable, Iterator
 
 from hydrophone.schemas.operations import ShardPlan
+from hydrophone.streams.watermark import TimeRules
 
-__all__ = ["SHARD_MARK", "ShardPlans", "shard_of"]
+__all__ = ["SHARD_MARK", "ShardPlans", "first_instant", "shard_of"]
 
 SHARD_MARK = "#"
 """Between a model and the number of its shard; no model's name has it."""
@@ -21,6 +22,12 @@ SHARD_MARK = "#"
 def shard_of(frame_id: str, shards: int) -> int:
     """The same frame always comes under the same key: that is how its duplicates meet."""
     return zlib.crc32(frame_id.encode()) % shards
+
+
+def first_instant(now_ms: int, time: TimeRules) -> int:
+    """The earliest start of a window that no row can be in yet, nor before every processor has read of the plan."""
+    earliest = now_ms + time.window_ms + time.lateness_ms
+    return earliest + -earliest % time.window_ms
 
 
 class ShardPlans:

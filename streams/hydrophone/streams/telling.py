@@ -60,5 +60,5 @@ def tell_accounts(telemetry: Telemetry, before: Mapping[str, int], now: Mapping[
     """What a partition's accounts (`processor.Accounts`, by name) have grown by since they were last told."""
     for instrument, names in ((telemetry.records, RECORD_OUTCOMES), (telemetry.rows, ROW_OUTCOMES)):
         for name in names:
-            if grown := now[name] - before.get(name, 0):
+            if grown := now.get(name, 0) - before.get(name, 0):
                 instrument.add(grown, {"outcome": name})

@@ -54,6 +54,9 @@ def process(
     false_alarms_per_month: Annotated[
         float | None, typer.Option(help="Budget of alerts per model on clean traffic.  [default: 1]")
     ] = None,
+    stage: Annotated[
+        str | None, typer.Option(help="Of sharded models: windows, merge, or both, all.  [default: all]")
+    ] = None,
     instance_id: Annotated[
         str | None, typer.Option(help="Stable name of this processor; restarted in time, it gets its partitions back.")
     ] = None,
@@ -87,6 +90,7 @@ def process(
         k=k,
         least_k=least_k,
         false_alarms_per_month=false_alarms_per_month,
+        stage=stage,
         instance_id=instance_id,
         group_protocol=group_protocol,
         guarantee=guarantee,

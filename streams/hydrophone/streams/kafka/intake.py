@@ -70,7 +70,7 @@ class Intake:
         self._backlog.clear()
         self._is_held = False
 
-    def drop(self, numbers: Iterable[int]) -> None:
+    def drop(self, keys: Iterable[tuple[str, int]]) -> None:
         """These partitions are no longer ours; should they come back, reading begins where it was committed."""
-        gone = set(numbers)
-        self._backlog = deque(message for message in self._backlog if message.partition() not in gone)
+        gone = set(keys)
+        self._backlog = deque(m for m in self._backlog if (m.topic(), m.partition()) not in gone)

@@ -3,19 +3,28 @@
 What follows from it, and when, is the runtime's business.
 """
 
-from typing import Final, NamedTuple
+import logging
+import threading
+from collections.abc import Callable
+from typing import Final, NamedTuple, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from pydantic import ValidationError
+from tenacity import Retrying, retry_if_exception_type, stop_any, stop_when_event_set, wait_exponential
 
-from hydrophone.schemas.errors import ConfigurationError
+from hydrophone.schemas.errors import ConfigurationError, Retryable
 from hydrophone.schemas.operations import ModelState, OperationalEvent, operational_event
-from hydrophone.streams.checkpoint import Checkpoint
+from hydrophone.streams.checkpoint import Checkpoint, MergeCheckpoint
 from hydrophone.streams.kafka.tables import TableReader
-from hydrophone.streams.ownership import OwnedPartition
-from hydrophone.streams.processor import recover
+from hydrophone.streams.merging import MergeState, recover_merge
+from hydrophone.streams.ownership import Key, OwnedPartition
+from hydrophone.streams.processor import PartitionState, recover
 
 __all__ = ["Recovered", "Recovery"]
+
+log = logging.getLogger("hydrophone")
+
+T = TypeVar("T")
 
 TIMEOUT_S: Final = 10.0
 
@@ -30,44 +39,75 @@ class Recovered(NamedTuple):
 
 class Recovery:
     """Reads committed offsets, then the `state` partition, in that order: offsets first, because what a transaction
-    wrote to `state` is readable once its offsets are."""
+    wrote to `state` is readable once its offsets are. A model's memory that the first stage handed on is read when the
+    second needs it first: by then every partition's time has passed the windows before."""
 
     def __init__(
-        self, consumer: Consumer, tables: TableReader, *, topic: str, state_topic: str, window_ms: int
+        self,
+        consumer: Consumer,
+        tables: TableReader,
+        *,
+        partials: str,
+        state_topic: str,
+        window_ms: int,
+        stopping: threading.Event,
     ) -> None:
         self._consumer, self._tables = consumer, tables
-        self._topic, self._state_topic, self._window_ms = topic, state_topic, window_ms
+        self._partials, self._state_topic, self._window_ms = partials, state_topic, window_ms
+        self._stopping = stopping
 
-    def recover(self, number: int, before: OwnedPartition | None, now_ms: int) -> Recovered:
+    def patiently(self, what: str, attempt: Callable[[], T]) -> T:
+        """Again until it works, unless the process is to stop."""
+        attempts = Retrying(
+            retry=retry_if_exception_type((KafkaException, Retryable)),
+            wait=wait_exponential(0.2, max=5),
+            stop=stop_any(stop_when_event_set(self._stopping)),
+            before_sleep=lambda call: log.warning(
+                "%s cannot be recovered yet: %s", what, call.outcome.exception() if call.outcome else None
+            ),
+            reraise=True,
+        )
+        return attempts(attempt)
+
+    def recover(self, key: Key, before: OwnedPartition | None, now_ms: int) -> Recovered:
         """`before` is what was held of this partition until now. Raises `KafkaException` or `Retryable` where asking
         again may help, `ConfigurationError` where what is committed is not ours."""
-        offset, checkpoint = self._committed(number)
-        low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, number), TIMEOUT_S)
+        topic, number = key
+        offset, text = self._committed(key)
+        low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, number), TIMEOUT_S)
         offset = low if offset < 0 else offset
         reached = offset if before is None else max(offset, before.state.position)
         if reached > high:
             raise ConfigurationError(
-                f"`{self._topic}` [{number}] was read up to offset {reached} and ends at {high}: the topic was deleted "
+                f"`{topic}` [{number}] was read up to offset {reached} and ends at {high}: the topic was deleted "
                 "and created anew; choose another `--group`, or reset this one"
             )
-        gap = self._gap(number, offset, low) if offset < low else None
+        gap = self._gap(key, offset, low) if offset < low else None
         offset = max(offset, low)
-        state = recover(self._topic, number, offset, checkpoint)
-        owned = OwnedPartition(state, self._models(number), active_ms=now_ms)
+        state = self._state(key, offset, text)
+        models = {} if isinstance(state, MergeState) else self.models(number)
+        owned = OwnedPartition(state, models, active_ms=now_ms)
         owned.is_dirty = gap is not None  # so that the gap is told once
-        return Recovered(owned, TopicPartition(self._topic, number, offset), gap)
+        return Recovered(owned, TopicPartition(topic, number, offset), gap)
 
-    def _committed(self, number: int) -> tuple[int, Checkpoint | None]:
-        committed = self._consumer.committed([TopicPartition(self._topic, number)], TIMEOUT_S)[0]
+    def _state(self, key: Key, offset: int, text: str | None) -> PartitionState | MergeState:
+        topic, number = key
+        if topic == self._partials:
+            return recover_merge(topic, number, offset, MergeCheckpoint.decode(text, window_ms=self._window_ms))
+        return recover(topic, number, offset, Checkpoint.decode(text, window_ms=self._window_ms))
+
+    def _committed(self, key: Key) -> tuple[int, str | None]:
+        committed = self._consumer.committed([TopicPartition(*key)], TIMEOUT_S)[0]
         if committed.error is not None:
             raise KafkaException(committed.error)
-        return committed.offset, Checkpoint.decode(committed.metadata, window_ms=self._window_ms)
+        return committed.offset, committed.metadata
 
-    def _gap(self, number: int, offset: int, low: int) -> OperationalEvent:
+    def _gap(self, key: Key, offset: int, low: int) -> OperationalEvent:
         detail = f"offsets {offset} to {low - 1} were deleted before they were processed; raise the topic's retention"
-        return operational_event("log_gap", self._topic, number, detail, first_offset=offset, last_offset=low - 1)
+        return operational_event("log_gap", *key, detail, first_offset=offset, last_offset=low - 1)
 
-    def _models(self, number: int) -> dict[str, ModelState]:
+    def models(self, number: int) -> dict[str, ModelState]:
+        """The memories of the models of this partition, as last committed."""
         rows = self._tables.read(self._state_topic, number)
         try:
             states = [ModelState.model_validate_json(value) for value in rows.values()]
