@@ -14,6 +14,7 @@ from hydrophone.streams.judge import Judge, SampleRules
 from hydrophone.streams.kafka import clients
 from hydrophone.streams.kafka.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from hydrophone.streams.kafka.groups import GroupProtocol, choose_protocol, membership
+from hydrophone.streams.kafka.reading import Reads
 from hydrophone.streams.kafka.references import ReferenceFeed
 from hydrophone.streams.kafka.shard_plans import ShardPlanFeed
 from hydrophone.streams.kafka.tables import TableReader
@@ -21,7 +22,7 @@ from hydrophone.streams.merging import MergeRules
 from hydrophone.streams.outputs import OutputTopics
 from hydrophone.streams.ownership import Stages
 from hydrophone.streams.processor import StreamRules
-from hydrophone.streams.runtime import Reads, Runtime
+from hydrophone.streams.runtime import Runtime
 from hydrophone.streams.settings import Settings
 from hydrophone.streams.telemetry import Telemetry
 from hydrophone.streams.window_tests import LoadRule, WindowTests

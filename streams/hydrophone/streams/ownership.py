@@ -39,7 +39,6 @@ class OwnedPartition:
     is_blocked: bool = False
     is_dirty: bool = False
     told_blocked: str = ""
-    told_unplanned: set[str] = field(default_factory=set)
     known: set[str] = field(default_factory=set)
     active_ms: int = 0
     reported: dict[str, int] = field(default_factory=dict)

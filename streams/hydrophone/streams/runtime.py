@@ -18,26 +18,28 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from hydrophone.schemas.errors import BrokerUnavailable, Fenced, TopicMissing
 from hydrophone.schemas.operations import ModelState, operational_event
 from hydrophone.streams.effects import DeadLettered, Effect, RowsLate, SummaryClosed, TimePassed, WindowClosed
-from hydrophone.streams.judge import Judge, Judgement
+from hydrophone.streams.judge import Judge
 from hydrophone.streams.kafka.delivery import Delivery, DeliveryFailed
 from hydrophone.streams.kafka.groups import is_instance_taken
 from hydrophone.streams.kafka.intake import Intake
 from hydrophone.streams.kafka.messages import headers_of
+from hydrophone.streams.kafka.reading import Reads, TopicWatch, key_of
 from hydrophone.streams.kafka.recovery import Recovery
 from hydrophone.streams.kafka.references import ReferenceFeed
 from hydrophone.streams.kafka.shard_plans import ShardPlanFeed
 from hydrophone.streams.kafka.tables import TableReader
 from hydrophone.streams.kafka.trouble import DENIED, denied
 from hydrophone.streams.ledger import Due, Place
+from hydrophone.streams.misplaced import Misplaced
 from hydrophone.streams.outputs import Output, OutputTopics
 from hydrophone.streams.ownership import Key, OwnedPartition, Stages
 from hydrophone.streams.record import PartitionEnd, Record
 from hydrophone.streams.shards import SHARD_MARK
 from hydrophone.streams.telemetry import Telemetry, traceparent_of
-from hydrophone.streams.telling import tell, tell_accounts
+from hydrophone.streams.telling import Untold, tell, tell_accounts
 from hydrophone.streams.window_tests import WindowTask, WindowTests
 
-__all__ = ["Cadence", "Reads", "Runtime"]
+__all__ = ["Cadence", "Runtime"]
 
 log = logging.getLogger("hydrophone")
 
@@ -59,34 +61,6 @@ class Cadence:
     commit_ms: int = 200
     position_commit_ms: int = 1_000
     references_ms: int = 1_000
-    topic_ms: int = 5_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Untold:
-    """A window whose test is concluded; it is spoken of once its score is committed."""
-
-    judgement: Judgement
-    closed_at_s: float
-    test_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Reads:
-    """The topics to read, of as many partitions each, and whether this process does the work of either stage.
-
-    `partials` is read once a model is sharded: most deployments have none, and their group should not know of it.
-    """
-
-    activations: str
-    partials: str
-    partitions: int
-    windows: bool = True
-    merging: bool = True
-
-    def topics(self, *, is_sharded: bool) -> list[str]:
-        merging = [self.partials] if self.merging and (is_sharded or not self.windows) else []
-        return ([self.activations] if self.windows else []) + merging
 
 
 class Runtime:
@@ -129,9 +103,10 @@ class Runtime:
         self._subscribed: list[str] = []
         self._intake = Intake(consumer, batch=cadence.batch)
         self._group = group
-        self._untold: list[_Untold] = []
-        self._committed_ms = self._references_ms = self._topic_ms = self._absences = 0
-        self._homes: dict[str, int] = {}
+        self._untold: list[Untold] = []
+        self._committed_ms = self._references_ms = 0
+        self._misplaced = Misplaced(reads.activations)
+        self._watch = TopicWatch(consumer, reads.activations)
         self._has_rewound = False
         self._failures = 0
         telemetry.observe_lag(self._lags)
@@ -192,7 +167,7 @@ class Runtime:
         now_ms = self._clock()
         handled = self._handle_backlog(now_ms)
         if not handled:
-            self._check_topic(now_ms)
+            self._watch.look(now_ms)
         self._follow_announcements(now_ms)
         self._let_time_pass(now_ms)
         self._commit_if_due(now_ms)
@@ -272,20 +247,6 @@ class Runtime:
         else:
             log.warning("broker: %s", error.str())
 
-    def _check_topic(self, now_ms: int) -> None:
-        """The client goes quiet when the topic is deleted; a broker that has just started may not know it yet."""
-        if now_ms - self._topic_ms < self._cadence.topic_ms:
-            return
-        self._topic_ms = now_ms
-        try:
-            known = self._consumer.list_topics(self._topic, timeout=1).topics[self._topic]
-        except KafkaException:
-            return
-        is_absent = known.error is not None and known.error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART
-        self._absences = self._absences + 1 if is_absent else 0
-        if self._absences > 1:
-            raise TopicMissing(f"`{self._topic}` is gone: create it with `hydrophone topics create`")
-
     def _let_time_pass(self, now_ms: int) -> None:
         """A partition read to its end and silent for `idle_ms` closes its windows by the clock."""
         if not self._intake.is_idle:  # what has not been looked at may be of those windows
@@ -318,13 +279,14 @@ class Runtime:
             elif isinstance(effect, DeadLettered):
                 partition.ledger.add(self._outputs.dead_letter(effect))
                 log.warning("record refused", extra={"reason": effect.reason, "offset": effect.record.offset})
-                if effect.reason == "unplanned_shard":
-                    self._tell_unplanned(partition, effect)
+                if (event := self._misplaced.unplanned(effect)) is not None:
+                    partition.ledger.add(self._outputs.event(event, effect.record.timestamp_ms))
         if has_closed:
             partition.ledger.seal(partition.place(self._window_ms))
 
     def _begin_test(self, partition: OwnedPartition, closed: WindowClosed) -> None:
-        self._check_home(partition, closed)
+        if (event := self._misplaced.half(closed)) is not None:
+            partition.ledger.add(self._outputs.event(event, closed.end_ms))
         span = self._telemetry.window_span(closed.model, closed.start_ms, closed.traceparents)
         partition.ledger.await_task(self._tests.begin(closed, span))
 
@@ -334,7 +296,7 @@ class Runtime:
         previous = self._memory(partition, task.closed.model)
         judgement = self._judge.decide(examined, previous, traceparent_of(task.span))
         task.span.end()
-        self._untold.append(_Untold(judgement, task.began_s, test_s))
+        self._untold.append(Untold(judgement, task.began_s, test_s))
         if judgement.state is not None:
             partition.models[task.closed.model] = judgement.state
         return self._outputs.judgement(judgement, partition.state.partition, previous)
@@ -360,26 +322,6 @@ class Runtime:
             if left <= 0:
                 return
             self._tests.wait(left)
-
-    def _check_home(self, partition: OwnedPartition, closed: WindowClosed) -> None:
-        """A model's rows on two partitions make two half windows: somebody produces with another partitioner."""
-        if closed.parts:
-            return
-        home = self._homes.setdefault(closed.model, closed.partition)
-        if home != closed.partition:
-            detail = f"model `{closed.model}` came on partitions {home} and {closed.partition}; use murmur2_random"
-            event = operational_event(
-                "model_on_two_partitions", self._topic, closed.partition, detail, model=closed.model
-            )
-            partition.ledger.add(self._outputs.event(event, closed.end_ms))
-
-    def _tell_unplanned(self, partition: OwnedPartition, refused: DeadLettered) -> None:
-        """Once for a model: its publishers cut windows that nobody will put together."""
-        model, _, _ = (refused.record.key or b"").decode(errors="replace").partition(SHARD_MARK)
-        if model not in partition.told_unplanned:
-            partition.told_unplanned.add(model)
-            event = operational_event("unplanned_shard", *partition.key, refused.detail, model=model)
-            partition.ledger.add(self._outputs.event(event, refused.record.timestamp_ms))
 
     # -- commits ------------------------------------------------------------------------------------------------------
 
@@ -553,7 +495,3 @@ class Runtime:
             event = operational_event("reference_unloadable", *partition.key, detail, model=pointer.model)
             partition.ledger.add(self._outputs.event(event, pointer.effective_from_ms))
         return True
-
-
-def key_of(partition: TopicPartition) -> Key:
-    return partition.topic, partition.partition

@@ -5,17 +5,27 @@ Not before: a window that is tested again after a failed commit was tested once,
 
 import logging
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from hydrophone.streams.judge import Judgement
 from hydrophone.streams.telemetry import Telemetry
 
-__all__ = ["tell", "tell_accounts"]
+__all__ = ["Untold", "tell", "tell_accounts"]
 
 log = logging.getLogger("hydrophone")
 
 RECORD_OUTCOMES: Final = ("accepted", "duplicate", "dead_lettered", "heartbeats")
 ROW_OUTCOMES: Final = ("windowed", "late", "rejected", "quarantined")
+
+
+@dataclass(frozen=True, slots=True)
+class Untold:
+    """A window whose test is concluded; it is spoken of once its score is committed."""
+
+    judgement: Judgement
+    closed_at_s: float
+    test_s: float
 
 
 def tell(telemetry: Telemetry, judgement: Judgement, *, test_s: float, latency_s: float) -> None:
