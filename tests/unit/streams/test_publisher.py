@@ -17,6 +17,7 @@ from hydrophone.schemas.errors import SettingsError
 from hydrophone.schemas.origins import Origin
 from hydrophone.streams.kafka.embedded import EmbeddedBroker
 from hydrophone.streams.publisher import CONTENT_TYPE, Publisher
+from hydrophone.streams.shards import shard_of
 
 NOWHERE = "127.0.0.1:1"
 """Nothing listens on port 1."""
@@ -133,6 +134,38 @@ def test_a_quiet_publisher_sends_heartbeats(broker: EmbeddedBroker) -> None:
     assert first.event_time_ms <= second.event_time_ms
     assert publisher.stats.heartbeats >= 2
     assert publisher.stats.published == publisher.stats.delivered == 0
+
+
+def test_a_heavy_models_frames_are_spread_by_their_ids_and_those_before_the_plan_are_not(
+    broker: EmbeddedBroker,
+) -> None:
+    # frame_of stands at 1_700_000_000_000
+    prefix = "spread."
+    with Publisher(broker.bootstrap, model="m", topic_prefix=prefix, batch_rows=1, heartbeat_ms=None) as publisher:
+        publisher.reshard(4, from_ms=1_700_000_000_001)
+        assert publisher.publish(frame_of(1))
+        read(broker.bootstrap, f"{prefix}activations.v1", lambda got: len(got) >= 1)
+        publisher.reshard(4, from_ms=1_700_000_000_000)
+        assert all(publisher.publish(frame_of(1, first=row)) for row in range(1, 21))
+    records = read(broker.bootstrap, f"{prefix}activations.v1", lambda got: len(got) >= 21)
+    by_row = {row: record for record in records for row in rows_in([record])}
+    assert by_row.pop(0).key() == b"m"
+    for record in by_row.values():
+        (frame,) = frames_in([record])
+        assert record.key() == f"m#{shard_of(frame.frame_id, 4)}".encode()
+    assert len({record.key() for record in by_row.values()}) > 1
+
+
+def test_heartbeats_of_a_heavy_model_go_to_every_shard(broker: EmbeddedBroker) -> None:
+    with Publisher(broker.bootstrap, model="m", topic_prefix="beats.", heartbeat_ms=10, shards=2):
+        keys = {b"m", b"m#0", b"m#1"}
+        read(broker.bootstrap, "beats.activations.v1", lambda got: {record.key() for record in got} == keys)
+
+
+@pytest.mark.parametrize(("shards", "from_ms"), [(0, 0), (2_000, 0), (4, -1)])
+def test_impossible_plans_are_refused(broker: EmbeddedBroker, shards: int, from_ms: int) -> None:
+    with pytest.raises(SettingsError, match="no plan of shards"):
+        Publisher(broker.bootstrap, model="m", shards=shards, shards_from_ms=from_ms)
 
 
 def test_rows_are_those_of_the_moment_of_publishing(broker: EmbeddedBroker) -> None:
