@@ -5,12 +5,16 @@
   which are those of a processor that reads the same frames under one key.
 - Windows before the first plan are of one stage, those from it on are merged, and the memory that alarms are decided by
   is handed over: it has the p-values of windows of both.
+- Partitions that hold nothing of the model, or nothing at all, hold its windows up no longer than silence lasts; either
+  stage may be a process of its own.
 - A shard's key where no plan is: a dead letter, and an event that says so.
 """
 
+import re
 import uuid
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -92,10 +96,10 @@ def told(scores: list[WindowScore]) -> dict[int, tuple[object, ...]]:
     }
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(400)
 def test_shards_change_no_score(broker: KraftBroker, topic_prefix: str, tmp_path: Path) -> None:
     #   windows   0 ... 5    6 ... 15    16 ... 23
-    #   shards    none       4           2             the second plan is told while processors run
+    #   shards    none       4           2             both plans are told while processors run
     #   a         ────────────────✗
     #   b         ────────────────────────────────
     bootstrap, reference = broker.bootstrap, small_reference(tmp_path, MODEL)
@@ -107,7 +111,6 @@ def test_shards_change_no_score(broker: KraftBroker, topic_prefix: str, tmp_path
     sharded, plain = f"{topic_prefix}s.", f"{topic_prefix}p."
     for prefix in (sharded, plain):
         make_topics(bootstrap, prefix, partitions=PARTITIONS)
-    announce(bootstrap, sharded, plans[:1])
 
     def publish(windows: range) -> None:
         keys = ShardPlans(plans)
@@ -125,7 +128,10 @@ def test_shards_change_no_score(broker: KraftBroker, topic_prefix: str, tmp_path
         worker(broker, plain, tmp_path, reference, "p") as unsharded,
     ):
         await_until(lambda: all("partitions assigned" in w.log for w in (a, b, unsharded)), "they joined")
-        publish(range(12))
+        announce(bootstrap, sharded, plans[:1])
+        publish(range(6))
+        await_until(lambda: all(_is_merging(w) for w in (a, b)), "they heard of it and share the merging")
+        publish(range(6, 12))
         await_until(lambda: len(scores_of(bootstrap, sharded)) >= 8, "merged windows are scored")
         announce(bootstrap, sharded, plans[1:])
         publish(range(12, 18))
@@ -169,6 +175,10 @@ def _assert_as_batch(
         assert {part.partition for part in score.source.parts} in (set(), {p for *_, p, _ in expected.rows})
 
 
+def _is_merging(worker: Processor) -> bool:
+    return re.search(r'"merging": ?\[\d', worker.log) is not None
+
+
 def _memories(bootstrap: str, prefix: str) -> list[ModelState]:
     records = [r for r in read_all(bootstrap, STATE.full_name(prefix)) if r.key == MODEL.encode()]
     assert len({record.partition for record in records}) == 1, "a model's memory has one place"
@@ -194,6 +204,32 @@ def test_an_unplanned_shard_is_refused_aloud(broker: KraftBroker, topic_prefix: 
     assert letter.headers["hydrophone_reason"] == b"unplanned_shard"
     (event,) = events_of(bootstrap, topic_prefix, EVENTS, OperationalEvent)
     assert (event.kind, event.model) == ("unplanned_shard", MODEL)
+
+
+@pytest.mark.parametrize("stages", [("all",), ("windows", "merge")])
+def test_silence_closes_merged_windows_by_the_clock(
+    broker: KraftBroker, topic_prefix: str, tmp_path: Path, stages: tuple[str, ...]
+) -> None:
+    # Two of four partitions hold records; the others never did, and no heartbeat comes.
+    bootstrap, reference = broker.bootstrap, small_reference(tmp_path, MODEL)
+    make_topics(bootstrap, topic_prefix, partitions=PARTITIONS)
+    announce(bootstrap, topic_prefix, [ShardPlan(model=MODEL, shards=2, effective_from_ms=0)])
+    begin = now_ms() // WINDOW_MS * WINDOW_MS
+    frames = [frame_at(MODEL, [begin] * 30, name) for name in range(2)]
+    with ExitStack() as stack:
+        workers = [
+            stack.enter_context(
+                start(bootstrap, topic_prefix, tmp_path, name=s, reference=reference, stage=s, idle_ms=500)
+            )
+            for s in stages
+        ]
+        records = [(f"{MODEL}#{shard}".encode(), frame.encode()) for shard, frame in enumerate(frames)]
+        produce(bootstrap, ACTIVATIONS.full_name(topic_prefix), records)
+        await_until(lambda: bool(scores_of(bootstrap, topic_prefix)), "it is scored")
+        assert [worker.drain() for worker in workers] == [0] * len(workers)
+
+    (score,) = scores_of(bootstrap, topic_prefix)
+    assert (score.window.start_ms, score.counts.seen, score.status) == (begin, 60, "tested")
 
 
 def test_plans_are_set_for_windows_to_come_and_shown(broker: KraftBroker, topic_prefix: str, tmp_path: Path) -> None:
