@@ -144,12 +144,15 @@ def _partitions(settings: Settings, found: dict[str, TopicDescription]) -> Findi
 
 
 def _retention(settings: Settings, found: dict[str, TopicDescription]) -> Finding:
-    description = found[topics.ACTIVATIONS.full_name(settings.topic_prefix)]
-    retention_ms = int(description.configs.get("retention.ms", "-1"))
-    fault = topics.retention_fault(retention_ms, window_ms=settings.window_ms, lateness_ms=settings.lateness_ms)
-    if fault is None:
-        return Finding("retention", "ok", f"{retention_ms} ms of activations")
-    return Finding("retention", "broken", fault, "raise retention.ms of the topic")
+    kept = {}
+    for topic in (topics.ACTIVATIONS, topics.PARTIALS):
+        kept[topic.name] = int(found[topic.full_name(settings.topic_prefix)].configs.get("retention.ms", "-1"))
+        fault = topics.retention_fault(
+            kept[topic.name], window_ms=settings.window_ms, lateness_ms=settings.lateness_ms, topic=topic
+        )
+        if fault is not None:
+            return Finding("retention", "broken", fault, "raise retention.ms of the topic")
+    return Finding("retention", "ok", ", ".join(f"{ms} ms of {name}" for name, ms in kept.items()))
 
 
 def _times(settings: Settings, found: dict[str, TopicDescription]) -> Finding:

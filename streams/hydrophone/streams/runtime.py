@@ -109,7 +109,7 @@ class Runtime:
         self._watch = TopicWatch(consumer, reads.activations)
         self._has_rewound = False
         self._failures = 0
-        telemetry.observe_lag(self._lags)
+        telemetry.observe_lag(partial(self._lags, reads.activations), partial(self._lags, reads.partials))
         telemetry.observe_tests(lambda: len(tests))
 
     def stop(self) -> None:
@@ -447,11 +447,10 @@ class Runtime:
         self._partitions[key] = partition
         return place
 
-    def _lags(self) -> dict[int, int]:
+    def _lags(self, topic: str) -> dict[int, int]:
         lags = {}
-        for (topic, number), partition in dict(self._partitions).items():
-            if partition.is_merging:
-                continue
+        of_topic = {key[1]: owned for key, owned in dict(self._partitions).items() if key[0] == topic}
+        for number, partition in of_topic.items():
             try:
                 _, high = self._consumer.get_watermark_offsets(TopicPartition(topic, number), cached=True)
             except (KafkaException, RuntimeError):  # asked while closing

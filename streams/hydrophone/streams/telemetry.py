@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from opentelemetry import metrics, trace
-from opentelemetry.metrics import CallbackOptions, Observation
+from opentelemetry.metrics import Observation
 from opentelemetry.propagate import extract
 from opentelemetry.trace import Link, Span, get_current_span
 
@@ -49,14 +49,23 @@ class Telemetry:
         )
         self._meter = meter
 
-    def observe_lag(self, lags: Lags) -> None:
+    def observe_lag(self, lags: Lags, merging: Lags) -> None:
         """Records from what was processed to a partition's end. Committed lag is always a window deep; this is not."""
 
-        def observe(_: CallbackOptions) -> Iterable[Observation]:
-            return [Observation(lag, {"partition": str(partition)}) for partition, lag in lags().items()]
+        def observed(of: Lags) -> Iterable[Observation]:
+            return [Observation(lag, {"partition": str(partition)}) for partition, lag in of().items()]
 
         self._meter.create_observable_gauge(
-            "hydrophone.processing.lag", [observe], "{record}", "Records not yet processed, by partition"
+            "hydrophone.processing.lag",
+            [lambda _: observed(lags)],
+            "{record}",
+            "Records of `activations` not yet processed, by partition",
+        )
+        self._meter.create_observable_gauge(
+            "hydrophone.merging.lag",
+            [lambda _: observed(merging)],
+            "{record}",
+            "Records of `partials` not yet processed, by partition",
         )
 
     def observe_tests(self, under_way: Callable[[], int]) -> None:

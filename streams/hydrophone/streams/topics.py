@@ -212,7 +212,7 @@ def with_partitions(topics: Iterable[Topic], partitions: int) -> tuple[Topic, ..
 
 
 def minimum_retention_ms(window_ms: int, lateness_ms: int) -> int:
-    """The shortest retention of `activations` that leaves room for a restart.
+    """The shortest retention of `activations`, and of `partials`, that leaves room for a restart.
 
     A restart reads again from the oldest open window, that is from up to `window + lateness` back. Three of these
     leave two for a processor that was down for that long.
@@ -220,12 +220,12 @@ def minimum_retention_ms(window_ms: int, lateness_ms: int) -> int:
     return RETENTION_WINDOWS * (window_ms + lateness_ms)
 
 
-def retention_fault(retention_ms: int, *, window_ms: int, lateness_ms: int) -> str | None:
+def retention_fault(retention_ms: int, *, window_ms: int, lateness_ms: int, topic: Topic = ACTIVATIONS) -> str | None:
     """Why `retention_ms` is too short for these windows, with the remedy; None when it is long enough."""
     minimum_ms = minimum_retention_ms(window_ms, lateness_ms)
     if retention_ms == UNLIMITED_MS or retention_ms >= minimum_ms:
         return None
     return (
-        f"`retention.ms` of `{ACTIVATIONS.name}` must be at least {RETENTION_WINDOWS} x (window + lateness) = "
+        f"`retention.ms` of `{topic.name}` must be at least {RETENTION_WINDOWS} x (window + lateness) = "
         f"{minimum_ms} ms; got {retention_ms} ms: raise it, or a restart may find its oldest open window deleted"
     )

@@ -197,3 +197,16 @@ def test_without_an_sdk_everything_is_silent() -> None:
     telemetry.windows.add(1, {"model": "m", "status": "tested"})
     span.end()
     assert traceparent_of(trace.INVALID_SPAN) is None
+
+
+def test_the_lag_of_either_stage_is_told_by_partition() -> None:
+    reader = InMemoryMetricReader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "get_meter", MeterProvider([reader]).get_meter)
+        Telemetry().observe_lag(lambda: {0: 7}, lambda: {3: 2})
+
+    collected = reader.get_metrics_data()
+    assert collected is not None
+    watch = Watch(collected, (), [])
+    assert points(watch, "hydrophone.processing.lag") == {"0": 7}
+    assert points(watch, "hydrophone.merging.lag") == {"3": 2}
