@@ -134,5 +134,6 @@ def _every_window_once_over_a_join_and_a_kill(bootstrap: str, prefix: str, folde
 
 
 def _type_of(bootstrap: str, group: str) -> ConsumerGroupType:
-    listed = AdminClient({"bootstrap.servers": bootstrap}).list_consumer_groups().result(20)
-    return next(found.type for found in listed.valid if found.group_id == group)
+    admin = AdminClient({"bootstrap.servers": bootstrap})  # kept: what it promised ends with it
+    found: ConsumerGroupType = admin.describe_consumer_groups([group])[group].result(20).type
+    return found
