@@ -372,6 +372,9 @@ class Runtime:
     # -- partitions ---------------------------------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._stopping.is_set():  # a rebalance on the way out: without state nothing of them is read or committed
+            consumer.incremental_assign(partitions)
+            return
         log.info("partitions assigned", extra={"partitions": [p.partition for p in partitions]})
         places = [self._recover_patiently(p.partition) for p in partitions]
         consumer.incremental_assign(places)
