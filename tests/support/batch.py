@@ -35,6 +35,9 @@ class LogRecord(Protocol):
     def value(self) -> bytes | None: ...
 
 
+Rows = tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class BatchRules:
     """`sizes` are the features of each layer a model's frames must bring; a model without an entry has no reference."""
@@ -83,8 +86,11 @@ class Batch:
     quarantined: int = 0
 
 
-def batch_of(log: Iterable[LogRecord], rules: BatchRules) -> Batch:
-    """Everything the log comes to. Records of a partition must be in the order of their offsets."""
+def batch_of(log: Iterable[LogRecord], rules: BatchRules, late: Mapping[tuple[int, int], Rows] | None = None) -> Batch:
+    """Everything the log comes to. Records of a partition must be in the order of their offsets.
+
+    A clock that closed idle windows leaves no trace in the log: then say which rows were `late`, by place.
+    """
     batch = Batch()
     watermarks: dict[int, int] = {}
     for record in log:
@@ -98,7 +104,8 @@ def batch_of(log: Iterable[LogRecord], rules: BatchRules) -> Batch:
             batch.heartbeats += 1
             times = [frame.event_time_ms]
         else:
-            if not _add(batch, record, frame, watermarks.get(record.partition), rules):
+            given = None if late is None else late.get((record.partition, record.offset), ())
+            if not _add(batch, record, frame, watermarks.get(record.partition), given, rules):
                 continue
             times = [int(time) for time in frame.event_time_ms if time >= 0]
         for time in times:
@@ -127,9 +134,15 @@ def _frame(record: LogRecord, rules: BatchRules) -> Frame | Heartbeat:
     return frame
 
 
-def _add(batch: Batch, record: LogRecord, frame: Frame, watermark: int | None, rules: BatchRules) -> bool:
+def _add(
+    batch: Batch, record: LogRecord, frame: Frame, watermark: int | None, given: Rows | None, rules: BatchRules
+) -> bool:
     """Each row to its fate; False, and nothing done, when an open window has counted the frame before."""
+    if given is not None:
+        watermark = None
     fates = [_fate(int(time), record.timestamp_ms, watermark, rules) for time in frame.event_time_ms]
+    for row in given or ():
+        fates[row] = "late"
     counted = [
         window
         for start in {fate for fate in fates if isinstance(fate, int)}
