@@ -48,14 +48,14 @@ PREFIX: Final = "soak."
 RULES: Final = BatchRules(
     WINDOW_MS, LATENESS_MS, TIMES["future_skew_ms"], K, SAMPLING_KEY, {model: {"fc": WIDTH} for model in MODELS}
 )
-IDLE_MS: Final = 3_000
+IDLE_MS: Final = 5_000
 SESSION: Final = {
     "group.consumer.session.timeout.ms": str(SESSION_MS),
     "group.consumer.heartbeat.interval.ms": "1000",
 }
 """The broker's word on how soon a silent worker is given up."""
 
-FULL_S, QUICK_S = 250, 40
+FULL_S, QUICK_S = 330, 40
 SETTLE_S: Final = 180.0
 INTERRUPTED: Final = 130
 

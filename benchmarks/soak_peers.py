@@ -33,8 +33,8 @@ from hydrophone.streams.clock import now_ms
 PYTHON: Final = HERE.parent / ".venv-streams" / "bin" / "python"
 PEERS: Final = {"faust": "faust_windows.py", "quixstreams": "quix_windows.py"}
 KINDS: Final = ("kill", "terminate", "storm")
-FULL_S, QUICK_S = 90, 30
-QUIET_S: Final = 75.0
+FULL_S, QUICK_S = 80, 30
+QUIET_S: Final = 50.0
 """Without a new window for so long, none is coming any more."""
 
 Window = tuple[str, int]

@@ -1,7 +1,8 @@
 """Slowness costs time only: of a test, of the broker's answers, and of a worker that is away longer than it may be.
 
-A test or a transaction ten times as slow keeps its place in the group and its memory. A worker silent for longer than
-`max.poll.interval.ms` loses its partitions, throws away what it had, and does it again from what is committed.
+A test or a transaction ten times as slow keeps its worker's place in the group; where tests cannot keep pace, fewer
+rows are tested and the score says how many. A worker silent for longer than `max.poll.interval.ms` loses its
+partitions, throws away what it had, and does it again from what is committed.
 """
 
 import logging
@@ -45,10 +46,10 @@ def test_slow_tests_and_slow_transactions_keep_their_place_in_the_group(
 def test_worker_away_for_longer_than_it_may_be_starts_anew_from_what_is_committed(
     broker: KraftBroker, topic_prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    #   worker   ──test──────── asleep for 9 s ────────── lost ── recovers ──
+    #   worker   ──work──────── asleep for 9 s ────────── lost ── recovers ──
     #   group             6 s: out of it
     caplog.set_level(logging.INFO, "hydrophone")
-    failpoints.arm("in-test:6=sleep 9")
+    failpoints.arm("before-commit:2=sleep 9")
     stage = Stage.of(broker.bootstrap, topic_prefix, tmp_path, ["one", "two"])
     with stage.in_process(kafka={"session.timeout.ms": "6000", "max.poll.interval.ms": "6000"}) as processor:
         stage.send_windows(range(12))

@@ -107,8 +107,8 @@ def _difference(score: WindowScore, window: BatchWindow, rules: BatchRules, refe
     ]
     if reference is not None and window.rows and score.reference is not None:
         bounds = WindowBounds(start_ms=window.start_ms, end_ms=window.start_ms + rules.window_ms)
-        result = reference.test(window.sampled_rows(rules.k))
-        content = result.content_sha256(window=bounds, seen=window.seen, k=rules.k)
+        result = reference.test(window.sampled_rows(score.k))  # fewer than asked for under overload, and says so
+        content = result.content_sha256(window=bounds, seen=window.seen, k=score.k)
         pairs += [
             ("content_sha256", score.content_sha256, content),
             ("p_value", score.joint.p_value if score.joint else None, result.p_value if score.joint else None),
