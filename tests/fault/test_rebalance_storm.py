@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from deploy.broker.kraft import KraftBroker
-from tests.support.stage import QUICK_SESSION, InProcess, Stage
+from tests.support.stage import InProcess, Stage
 from tests.support.thorough import THOROUGH
 
 pytestmark = pytest.mark.broker
@@ -30,13 +30,13 @@ def test_every_window_is_scored_once_in_a_storm_of_rebalances(
     stage = Stage.of(broker.bootstrap, topic_prefix, tmp_path, models, partitions=4)
     chance = random.Random(SEED)
     with ExitStack() as stack:
-        stays = stack.enter_context(stage.in_process(kafka=QUICK_SESSION))
+        stays = stack.enter_context(stage.in_process())
         guests: list[InProcess] = []
         joined = window = 0
         began = time.monotonic()
         while time.monotonic() < began + STORM_S:
             if len(guests) < 2:
-                guests.append(stack.enter_context(stage.in_process(kafka=QUICK_SESSION)))
+                guests.append(stack.enter_context(stage.in_process()))
                 joined += 1
             else:
                 guests.pop(chance.randrange(2)).drain()

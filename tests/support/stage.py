@@ -1,5 +1,6 @@
 """One scenario's world: topics, models with references, traffic, processors, and the reckoning at its end."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -58,7 +59,8 @@ class InProcess:
     def _run(self) -> None:
         try:
             self.runtime.run()
-        except BaseException as error:  # noqa: BLE001  # handed to whoever drains
+        except BaseException as error:  # handed to whoever drains
+            logging.getLogger("hydrophone").exception("the processor ended")
             self.error = error
 
     def wait(self, timeout_s: float = 60) -> BaseException | None:
