@@ -42,7 +42,7 @@ from hydrophone.streams.topics import ACTIVATIONS, LATE, SCORES
 
 WORKERS: Final = 3
 PARTITIONS: Final = 6
-MODELS: Final = tuple(f"model-{number}" for number in range(10))
+MODELS: Final = tuple(f"model-{number}" for number in range(16))
 K: Final = 24
 PREFIX: Final = "soak."
 RULES: Final = BatchRules(
@@ -55,7 +55,7 @@ SESSION: Final = {
 }
 """The broker's word on how soon a silent worker is given up."""
 
-FULL_S, QUICK_S = 330, 40
+FULL_S, QUICK_S = 180, 40
 SETTLE_S: Final = 180.0
 INTERRUPTED: Final = 130
 

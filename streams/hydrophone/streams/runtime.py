@@ -223,7 +223,7 @@ class Runtime:
             raise TopicMissing(f"`{self._topic}` is gone: {error.str()}; create it with `hydrophone topics create`")
         elif code in (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID):
             raise Fenced(f"another process is running with this `--instance-id`: {error.str()}")
-        elif error.fatal():
+        elif code == KafkaError._FATAL or error.fatal():  # noqa: SLF001  # such a member takes no more part, for ever
             raise BrokerUnavailable(error.str())
         elif code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
             raise ConfigurationError(f"the broker denies access: {error.str()}")
