@@ -104,6 +104,8 @@ def step(
 ) -> tuple[PartitionState, list[Effect]]:
     """Take one record, or the end of the partition, into account. `now_ms` matters to an idle partition alone."""
     if isinstance(event, PartitionEnd):
+        if state.position < state.replay_until:  # a broker just back can show an end before what was processed
+            return state, []
         state.watermark_ms = rules.time.when_idle(state.watermark_ms, now_ms)
         return state, _close_due(state)
     state.position = event.offset + 1

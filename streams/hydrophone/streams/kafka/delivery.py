@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from hydrophone.schemas.errors import BrokerUnavailable, ConfigurationError, Fenced, Retryable
+from hydrophone.streams.failpoints import reach
 from hydrophone.streams.kafka.admin import unwritable_topics
 from hydrophone.streams.kafka.clients import Properties, producer
 from hydrophone.streams.kafka.trouble import DENIED, denied
@@ -72,6 +73,7 @@ class ExactlyOnce:
     def deliver(self, outputs: Sequence[Output], offsets: Sequence[TopicPartition], consumer: Consumer) -> None:
         """Raises `DeliveryFailed`, or `Fenced` when another process holds this transactional id."""
         self._refused.clear()
+        reach("before-commit")
         try:
             self._producer.begin_transaction()
             for output in outputs:
@@ -80,7 +82,9 @@ class ExactlyOnce:
                 metadata = consumer.consumer_group_metadata()
                 with _deadline():
                     self._producer.send_offsets_to_transaction(list(offsets), metadata, TIMEOUT_S)
+            reach("after-produce")
             self._producer.commit_transaction(TIMEOUT_S)
+            reach("after-commit")
         except KafkaException as error:
             self._give_up(error.args[0], outputs)
         except BufferError as error:
@@ -89,7 +93,10 @@ class ExactlyOnce:
 
     def _give_up(self, error: KafkaError, outputs: Sequence[Output]) -> None:
         if error.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED):  # noqa: SLF001  # documented constants
-            raise Fenced(f"transactional id `{self._id}` is in use by another process: {error.str()}")
+            raise Fenced(
+                f"transactional id `{self._id}` is in use by another process, or ran out while this one stood still: "
+                f"{error.str()}"
+            )
         if error.txn_requires_abort():
             self._abort()
         else:
@@ -153,11 +160,14 @@ class AtLeastOnce:
 
     def deliver(self, outputs: Sequence[Output], offsets: Sequence[TopicPartition], consumer: Consumer) -> None:
         """Raises `DeliveryFailed`; then some outputs may have been delivered, and will be again."""
+        reach("before-commit")
         try:
             self._send([output for output in outputs if not output.is_memory])
             self._send([output for output in outputs if output.is_memory])  # or a crash could leave an alert untold
+            reach("after-produce")
             if offsets:
                 consumer.commit(offsets=list(offsets), asynchronous=False)
+            reach("after-commit")
         except (KafkaException, BufferError) as error:
             raise DeliveryFailed(str(error)) from error
 
