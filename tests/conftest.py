@@ -27,7 +27,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     class BrokerFiles(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return nodeid.split("::")[0] if nodeid.startswith(BROKER_FOLDERS) else nodeid
+            return nodeid.split("::", maxsplit=1)[0] if nodeid.startswith(BROKER_FOLDERS) else nodeid
 
     config.option.loadscopereorder = False  # by size would put them last
     return BrokerFiles(config, log)
