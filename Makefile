@@ -11,7 +11,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 SOURCES := schemas detectors streams tests benchmarks deploy examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast faults soak soak-peers check format bench bench-quick bench-engine bench-ingest bench-tap bench-detection peers streams broker-jars schemas lock clean
+.PHONY: help setup demo test test-fast recovery fuzz faults soak soak-peers check format bench bench-quick bench-engine bench-ingest bench-tap bench-detection peers streams broker-jars schemas lock clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -33,6 +33,12 @@ test: setup ## every test; those against a real Kafka broker skip without Java 1
 
 test-fast: setup ## the tests that need neither broker nor minutes
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not broker and not statistical and not slow"
+
+recovery: setup ## crashes, rebalances and zombies by the ten thousand (minutes)
+	HYDROPHONE_THOROUGH=1 $(TEST_ENV) $(BIN)/python -m pytest tests/property/test_recovery_machine.py --timeout 3600
+
+fuzz: setup ## 5,000 hostile inputs for every parser (minutes)
+	HYDROPHONE_FUZZ_EXAMPLES=5000 $(TEST_ENV) $(BIN)/python -m pytest -n 0 tests/fuzz
 
 faults: setup ## every fault of docs/reliability.md on a real broker, the long ones too (a quarter of an hour)
 	HYDROPHONE_THOROUGH=1 HYDROPHONE_REQUIRE_BROKER=1 $(TEST_ENV) $(BIN)/python -m pytest tests/fault

@@ -1,7 +1,8 @@
 """One real Apache Kafka broker (KRaft mode) as a child process: the judge of every exactly-once claim.
 
 For tests, benchmarks and trying things out on one machine; it listens on the loopback address only. Standard
-library only, so that it runs before anything is installed. Topics and clients do not live here.
+library only, so that it runs before anything is installed. Topics and clients do not live here; the broker that asks
+who is there is in `secure.py`.
 
     python deploy/broker/kraft.py start
 """
@@ -22,7 +23,7 @@ import tempfile
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -137,6 +138,7 @@ class KraftBroker:
         self._port, controller_port = _free_ports(port)
         self.bootstrap = f"{HOST}:{self._port}"
         self._properties = server_properties(self._port, controller_port, self.data_dir) | dict(overrides or {})
+        self._format_options: tuple[str, ...] = ()
         self._heap_mb = heap_mb
         self._ready_timeout_s = ready_timeout_s
         self._guard: subprocess.Popen[bytes] | None = None
@@ -203,6 +205,7 @@ class KraftBroker:
         if (self.data_dir / "meta.properties").exists():
             return
         tool = ["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config", str(config)]
+        tool += self._format_options
         done = subprocess.run(self._java("-XX:TieredStopAtLevel=1", *tool), capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise BrokerError(f"the storage folder could not be formatted:\n{done.stdout}{done.stderr}")
@@ -311,8 +314,13 @@ def server_properties(port: int, controller_port: int, data_dir: Path) -> dict[s
 
 def _free_ports(port: int | None) -> tuple[int, int]:
     """The port asked for, or a free one, and another free one for the controller."""
-    free = (candidate for candidate in random.sample(PORTS, len(PORTS)) if candidate != port and _is_free(candidate))
+    free = free_ports(without=port)
     return (port or next(free), next(free))
+
+
+def free_ports(*, without: int | None = None) -> Iterator[int]:
+    """Ports nobody listens on now, each once, in no order."""
+    return (candidate for candidate in random.sample(PORTS, len(PORTS)) if candidate != without and _is_free(candidate))
 
 
 def _is_free(port: int) -> bool:

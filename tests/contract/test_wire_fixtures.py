@@ -3,11 +3,15 @@
     tests/fixtures/frame-v1.safetensors      two rows with everything a frame can carry
     tests/fixtures/heartbeat-v1.safetensors
     tests/fixtures/score-v1.json, alert-v1.json
+    tests/fixtures/signature-v1.json         the first frame's signature, and the key that made it
 
 They are plain data: the safetensors format and JSON, which other languages read without us.
 """
 
+import hashlib
+import hmac
 import json
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +19,12 @@ import pytest
 from safetensors.numpy import load
 
 from hydrophone.schemas.alert import Alert
+from hydrophone.schemas.errors import SignatureInvalid
 from hydrophone.schemas.event import Event
 from hydrophone.schemas.frame import Frame, Heartbeat, decode
 from hydrophone.schemas.origins import Origin
 from hydrophone.schemas.score import WindowScore
+from hydrophone.schemas.signature import verifier
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 
@@ -75,3 +81,22 @@ def holds(later: object, earlier: object) -> bool:
     if isinstance(earlier, list) and isinstance(later, list):
         return len(earlier) == len(later) and all(map(holds, later, earlier))
     return later == earlier
+
+
+def test_the_first_signature_is_still_good() -> None:
+    claim = json.loads((FIXTURES / "signature-v1.json").read_text())
+    key, value = claim["key"].encode(), (FIXTURES / claim["value"]).read_bytes()
+    verify = verifier({claim["key_id"]: claim["secret"].encode()}, is_required=True)
+    verify(key, value, [(claim["header"], claim["signature"].encode())])
+    with pytest.raises(SignatureInvalid):
+        verify(key, value + b"\0", [(claim["header"], claim["signature"].encode())])
+
+
+def test_the_first_signature_is_made_without_us() -> None:
+    claim = json.loads((FIXTURES / "signature-v1.json").read_text())
+    value = (FIXTURES / claim["value"]).read_bytes()
+    signed = b"hydrophone-signature;v1\0"
+    for part in (claim["key"].encode(), value):
+        signed += struct.pack(">Q", len(part)) + part
+    digits = hmac.new(claim["secret"].encode(), signed, hashlib.sha256).hexdigest()
+    assert claim["signature"] == f"v1;{claim['key_id']};{digits}"

@@ -133,6 +133,7 @@ class Driver:
     text: str | None = None
     accounts: Accounts = field(default_factory=Accounts)
     reported: Accounts = field(default_factory=Accounts)
+    rules: StreamRules = RULES
 
     def run(self, script: Sequence[str]) -> None:
         place = steps = 0
@@ -151,7 +152,7 @@ class Driver:
 
     def _take(self, event: Record | PartitionEnd, now_ms: int = 0) -> None:
         before = self.state.watermark_ms
-        self.state, effects = step(self.state, event, now_ms, RULES)
+        self.state, effects = step(self.state, event, now_ms, self.rules)
         self.waiting += effects
         after = self.state.watermark_ms
         assert before is None or (after is not None and after >= before), "the watermark must not fall"

@@ -4,7 +4,7 @@ A log goes in, whole; out come the windows, and what became of every row that is
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -40,7 +40,10 @@ Rows = tuple[int, ...]
 
 @dataclass(frozen=True)
 class BatchRules:
-    """`sizes` are the features of each layer a model's frames must bring; a model without an entry has no reference."""
+    """`sizes` are the features of each layer a model's frames must bring; a model without an entry has no reference.
+
+    `changes`: the same from a window's start on, by model, in the order of time; it replaces the model's `sizes`.
+    """
 
     window_ms: int
     lateness_ms: int
@@ -48,6 +51,15 @@ class BatchRules:
     k: int
     sampling_key: bytes
     sizes: Mapping[str, Mapping[str, int]]
+    changes: Mapping[str, Sequence[tuple[int, Mapping[str, int]]]] = field(default_factory=dict)
+
+    def needs(self, model: str, start_ms: int) -> Mapping[str, int] | None:
+        """What a window's rows must bring; None without a reference."""
+        found = self.sizes.get(model)
+        for since_ms, sizes in self.changes.get(model, ()):
+            if since_ms <= start_ms:
+                found = sizes
+        return found
 
 
 @dataclass
@@ -86,14 +98,23 @@ class Batch:
     quarantined: int = 0
 
 
-def batch_of(log: Iterable[LogRecord], rules: BatchRules, late: Mapping[tuple[int, int], Rows] | None = None) -> Batch:
+def batch_of(
+    log: Iterable[LogRecord],
+    rules: BatchRules,
+    advances: Mapping[int, Sequence[tuple[int, int]]] | None = None,
+    late: Mapping[tuple[int, int], Rows] | None = None,
+) -> Batch:
     """Everything the log comes to. Records of a partition must be in the order of their offsets.
 
-    A clock that closed idle windows leaves no trace in the log: then say which rows were `late`, by place.
+    A clock that closed idle windows leaves no trace in the log: `advances`, by partition, say where it moved the
+    watermark to, before the record of which offset; or, where that is not known, `late` says which rows were, by place.
     """
     batch = Batch()
     watermarks: dict[int, int] = {}
     for record in log:
+        for offset, reached in (advances or {}).get(record.partition, ()):
+            if offset <= record.offset:
+                watermarks[record.partition] = max(reached, watermarks.get(record.partition, reached))
         try:
             frame = _frame(record, rules)
         except FrameInvalid as refusal:
@@ -125,11 +146,12 @@ def _frame(record: LogRecord, rules: BatchRules) -> Frame | Heartbeat:
     if isinstance(frame, Heartbeat):
         return frame
     credible = record.timestamp_ms + rules.future_skew_ms
-    if any(0 <= time <= credible for time in frame.event_time_ms):
-        for name, size in rules.sizes.get(frame.model, {}).items():
+    size = rules.window_ms
+    for start in sorted({int(time) // size * size for time in frame.event_time_ms if 0 <= time <= credible}):
+        for name, features in (rules.needs(frame.model, start) or {}).items():
             if name not in frame.layers:
                 raise FrameInvalid(f"missing_tensor:layer.{name}", "")
-            if frame.layers[name].shape[1] != size:
+            if frame.layers[name].shape[1] != features:
                 raise FrameInvalid("wrong_dimension", "")
     return frame
 
@@ -137,21 +159,22 @@ def _frame(record: LogRecord, rules: BatchRules) -> Frame | Heartbeat:
 def _add(
     batch: Batch, record: LogRecord, frame: Frame, watermark: int | None, given: Rows | None, rules: BatchRules
 ) -> bool:
-    """Each row to its fate; False, and nothing done, when an open window has counted the frame before."""
+    """Each row to its fate; False, and nothing done, when all open windows of the frame have counted it before."""
     if given is not None:
         watermark = None
     fates = [_fate(int(time), record.timestamp_ms, watermark, rules) for time in frame.event_time_ms]
     for row in given or ():
         fates[row] = "late"
-    counted = [
-        window
-        for start in {fate for fate in fates if isinstance(fate, int)}
+    open_starts = {fate for fate in fates if isinstance(fate, int)}
+    counted = {
+        start
+        for start in open_starts
         if (window := batch.windows.get((frame.model, start))) is not None and frame.frame_id in window.frames
-    ]
-    if counted:
+    }
+    for start in counted:
+        batch.windows[frame.model, start].duplicate += 1
+    if counted and counted == open_starts:
         batch.duplicates += 1
-        for window in counted:
-            window.duplicate += 1
         return False
     late = tuple(row for row, fate in enumerate(fates) if fate == "late")
     if late:
@@ -160,7 +183,7 @@ def _add(
     batch.quarantined += fates.count("future")
     priorities = _priorities(frame, rules.sampling_key)
     for row, fate in enumerate(fates):
-        if isinstance(fate, int):
+        if isinstance(fate, int) and fate not in counted:
             _put(batch, record, frame, row, fate, priorities[row], rules)
     return True
 
@@ -181,12 +204,13 @@ def _put(batch: Batch, record: LogRecord, frame: Frame, row: int, start: int, pr
         batch.windows[place] = BatchWindow(frame.model, start, record.partition, record.offset)
     window = batch.windows[place]
     window.frames[frame.frame_id] = frame
-    if not _is_finite(frame, row, rules.sizes.get(frame.model)):
+    needed = rules.needs(frame.model, start)
+    if not _is_finite(frame, row, needed):
         window.rejected += 1
         batch.rejected += 1
         return
     window.seen += 1
-    if frame.model in rules.sizes:
+    if needed is not None:
         window.rows.append((priority, frame.frame_id, row, record.partition, record.offset))
 
 

@@ -42,7 +42,7 @@ WIDTH: Final = 4
 SAMPLING_KEY: Final = PUBLIC_SAMPLING_KEY
 """What a processor uses that was given none."""
 
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 180.0
 
 E = TypeVar("E", bound=Event)
 
@@ -51,12 +51,19 @@ class Processor:
     """A running `hydrophone process`. Use it as a context manager: it does not outlive the block."""
 
     def __init__(
-        self, arguments: Sequence[str], folder: Path, name: str, *, failpoint: str = "", is_forked: bool = False
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        name: str,
+        *,
+        variables: Mapping[str, str] | None = None,
+        failpoint: str = "",
+        is_forked: bool = False,
     ) -> None:
         self.log_path = folder / f"{name}.log"
-        variables = environment() | {"HYDROPHONE_FAILPOINT": failpoint}
+        environ = environment() | dict(variables or {}) | {"HYDROPHONE_FAILPOINT": failpoint}
         launch = Forked if is_forked else _fresh
-        self._process: Running = launch(arguments, folder, variables, self.log_path)
+        self._process: Running = launch(arguments, folder, environ, self.log_path)
 
     @property
     def pid(self) -> int:
@@ -100,6 +107,7 @@ def start(
     folder: Path,
     *,
     name: str = "worker",
+    variables: Mapping[str, str] | None = None,
     failpoint: str = "",
     is_forked: bool = False,
     **options: object,
@@ -124,7 +132,7 @@ def start(
     for option, value in settings.items():
         values = value if isinstance(value, list | tuple) else [value]
         arguments += [text for one in values for text in (f"--{option.replace('_', '-')}", str(one))]
-    return Processor(arguments, folder, name, failpoint=failpoint, is_forked=is_forked)
+    return Processor(arguments, folder, name, variables=variables, failpoint=failpoint, is_forked=is_forked)
 
 
 def cli(

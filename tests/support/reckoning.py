@@ -53,7 +53,7 @@ def reckon(
     log = read_all(bootstrap, ACTIVATIONS.full_name(prefix))
     told = late_rows(read_all(bootstrap, LATE.full_name(prefix)))
     strict = batch_of(log, rules)
-    batch = batch_of(log, rules, dict(told)) if by_clock else strict
+    batch = batch_of(log, rules, late=dict(told)) if by_clock else strict
     scores = scores_of(bootstrap, prefix)
     found = Counter((score.model, score.window.start_ms) for score in scores)
     unaccounted = _late_faults(told, strict, by_clock=by_clock)
@@ -70,7 +70,7 @@ def reckon(
 
 
 def expected_windows(log: list[Record], rules: BatchRules, late: Mapping[Place, Rows] | None) -> set[WindowKey]:
-    return set(batch_of(log, rules, late).windows)
+    return set(batch_of(log, rules, late=late).windows)
 
 
 def late_rows(records: Iterable[Record]) -> list[tuple[Place, Rows]]:
@@ -107,7 +107,8 @@ def _difference(score: WindowScore, window: BatchWindow, rules: BatchRules, refe
     ]
     if reference is not None and window.rows and score.reference is not None:
         bounds = WindowBounds(start_ms=window.start_ms, end_ms=window.start_ms + rules.window_ms)
-        result = reference.test(window.sampled_rows(score.k))  # fewer than asked for under overload, and says so
+        k = score.k or rules.k  # fewer than asked for under overload, and says so
+        result = reference.test(window.sampled_rows(k))
         content = result.content_sha256(window=bounds, seen=window.seen, k=score.k)
         pairs += [
             ("content_sha256", score.content_sha256, content),

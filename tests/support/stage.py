@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from confluent_kafka import KafkaError, Message, Producer
 from tests.support.batch import BatchRules
@@ -167,7 +167,7 @@ class Stage:
         kafka = options.pop("kafka", {})
         assert isinstance(kafka, Mapping), "`kafka` maps client properties to values"
         options["kafka"] = [f"{name}={value}" for name, value in kafka.items()]
-        chosen: dict[str, object] = {"reference": list(self.references.values()), "k": K} | options
+        chosen: dict[str, Any] = {"reference": list(self.references.values()), "k": K} | options
         return start(self.bootstrap, self.prefix, self.folder, name=name, failpoint=failpoint, is_forked=True, **chosen)
 
     def in_process(self, *, batch: int = 500, **options: object) -> InProcess:

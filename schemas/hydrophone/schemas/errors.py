@@ -6,7 +6,8 @@
     │   ├── ReferenceInvalid      a reference cannot be fitted, loaded or verified
     │   └── TopicMissing          a topic or partition that should exist does not
     ├── RecordRejected            dead-letter the record and go on
-    │   └── FrameInvalid          the bytes are not an activation frame
+    │   ├── FrameInvalid          the bytes are not an activation frame
+    │   └── SignatureInvalid      nobody who holds a key vouches for the record
     ├── Retryable                 try again, nothing is lost
     │   └── BrokerUnavailable     the command line exits 4 when it gives up
     └── ProcessorStopped          stop this process, another one takes over
@@ -29,6 +30,7 @@ __all__ = [
     "ReferenceInvalid",
     "Retryable",
     "SettingsError",
+    "SignatureInvalid",
     "TopicMissing",
 ]
 
@@ -67,6 +69,10 @@ class RecordRejected(HydrophoneError):
 
 class FrameInvalid(RecordRejected):
     """The bytes are not an activation frame, or break one of its rules."""
+
+
+class SignatureInvalid(RecordRejected):
+    """A frame's signature is absent, of an unknown key, or wrong."""
 
 
 class Retryable(HydrophoneError):

@@ -5,36 +5,40 @@ Windows, sampling and statistics do not live here.
 """
 
 import json
+import math
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic_core import from_json
 from safetensors.numpy import save
 
 from hydrophone.schemas.errors import FrameInvalid
+from hydrophone.schemas.layout import (
+    LAYER,
+    LONGEST_SHARED_TABLE,
+    UNCERTAINTY,
+    Layout,
+    check_row_limit,
+    check_shapes,
+    shared_layout,
+)
 from hydrophone.schemas.names import check_frame_id, check_model
-from hydrophone.schemas.origins import MAX_ROWS, Origin, Origins
-from hydrophone.schemas.safetensors_header import TensorClaim, read_header, with_metadata
+from hydrophone.schemas.origins import Origin, Origins
+from hydrophone.schemas.safetensors_header import read_header, read_metadata, split_header, with_metadata
+from hydrophone.schemas.texts import Texts, are_texts, read_texts
 
 __all__ = ["Frame", "Heartbeat", "concat", "decode"]
+
+Column = TypeVar("Column", Origins, Texts)
 
 SCHEMA: Final = "1"
 MEASURES: Final = ("variance", "entropy", "mutual_information", "confidence")
 
-_LAYER: Final = "layer."
-_UNCERTAINTY: Final = "uncertainty."
 _LISTS: Final = ("sample_ids", "client_ids", "attack", "origins")
 _NULLABLE: Final = ("client_ids", "attack")
-_NUMPY: Final[Mapping[str, np.dtype[Any]]] = {
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
-    "BF16": np.dtype("<u2"),
-    "I64": np.dtype("<i8"),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,7 @@ class Frame:
         if self.origins is not None:
             put(self, "origins", Origins.of(self.origins))
         for name in ("sample_ids", *_NULLABLE):
-            if not _are_texts(getattr(self, name) or (), nullable=name in _NULLABLE):
+            if not are_texts(getattr(self, name) or (), nullable=name in _NULLABLE):
                 raise FrameInvalid(
                     f"bad_{name}", f"`{name}` must hold strings{' or None' if name in _NULLABLE else ''}"
                 )
@@ -102,35 +106,33 @@ class Frame:
 
     def _check(self) -> None:
         """Parts of the right types must agree with each other."""
+        others = {name: array.shape for name, array in self._tensors() if not name.startswith(LAYER)}
+        check_shapes({LAYER + name: array.shape for name, array in self.layers.items()}, others)
+        self._check_texts()
+
+    def _check_texts(self) -> None:
+        """What a frame of checked arrays can still get wrong."""
         check_model(self.model)
         object.__setattr__(self, "frame_id", check_frame_id(self.frame_id))
-        if not self.layers:
-            raise FrameInvalid("no_layers", "a frame carries at least one `layer.<name>` tensor; got none")
-        n = len(next(iter(self.layers.values())))
-        if n < 1:
-            raise FrameInvalid("bad_row_count", "a frame holds at least one row; got 0")
-        for name, array in self._tensors():
-            shape, is_matrix = array.shape, name == "output" or name.startswith(_LAYER)
-            if len(shape) != 1 + is_matrix or shape[0] != n or shape[-1] == 0:
-                expected = f"[{n}, >=1]" if is_matrix else f"[{n}]"
-                raise FrameInvalid("bad_shape", f"`{name}` must have shape {expected}; got {list(shape)}")
         for name in _LISTS:
             values = getattr(self, name)
-            if values is not None and len(values) != n:
-                raise FrameInvalid(f"bad_{name}", f"`{name}` must have one entry per row, {n}; got {len(values)}")
+            if values is not None and len(values) != len(self):
+                raise FrameInvalid(
+                    f"bad_{name}", f"`{name}` must have one entry per row, {len(self)}; got {len(values)}"
+                )
 
     def _tensors(self) -> Iterable[tuple[str, NDArray[Any]]]:
         for name, array in self.layers.items():
-            yield _LAYER + name, array
+            yield LAYER + name, array
         for name, array in (self.uncertainty or {}).items():
-            yield _UNCERTAINTY + name, array
+            yield UNCERTAINTY + name, array
         for name in ("output", "predicted", "event_time_ms", "label"):
             if (array := getattr(self, name)) is not None:
                 yield name, array
 
     def encode(self) -> bytes:
         """The frame as safetensors bytes, at most `MAX_ROWS` rows; equal frames give equal bytes."""
-        _check_row_limit(len(self))
+        check_row_limit(len(self))
         metadata = {"schema": SCHEMA, "model": self.model, "frame_id": self.frame_id, "kind": "data"}
         for name in _LISTS:
             values = getattr(self, name)
@@ -181,9 +183,8 @@ class Frame:
         index: NDArray[np.integer[Any]] = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows  # type: ignore[assignment]
         if not index.size:
             raise FrameInvalid("bad_row_count", "a frame holds at least one row; got 0")
-        places = index.tolist()
         picked = {
-            name: values if values is None else [values[i] for i in places]
+            name: values if values is None else Texts.of(values).take(index)
             for name, values in (
                 ("sample_ids", self.sample_ids),
                 ("client_ids", self.client_ids),
@@ -206,8 +207,8 @@ class Frame:
     def finite_rows(self, layers: Iterable[str] | None = None) -> NDArray[np.bool_] | None:
         """Which rows hold finite numbers only, in `layers` (all by default) and `output`; None when all do.
 
-        None is the common answer and costs one pass: a finite sum means finite parts, for NaN and infinity survive
-        addition. An overflowing sum is looked at row by row.
+        None is the common answer and costs one pass: a finite sum of squares means finite parts, for NaN and infinity
+        survive it. A sum that overflows is looked at row by row.
         """
         arrays = [self.layers[name] for name in (self.layers if layers is None else layers)]
         arrays += [] if self.output is None else [self.output]
@@ -219,11 +220,20 @@ class Frame:
         return None if good is None or bool(good.all()) else good
 
 
+_ALONE: Final = 8_192
+"""Numbers in one dot product: above 10,000 OpenBLAS wakes other threads, which costs more than it saves."""
+
 _FIELDS: Final = tuple(part.name for part in fields(Frame))
+_NOTHING: Final[Mapping[str, None]] = dict.fromkeys(_FIELDS)
 
 
 def decode(data: bytes) -> Frame | Heartbeat:
     """What one record of the activations topic holds. Raises `FrameInvalid` and nothing else, whatever the bytes."""
+    frame = _decoded_shortly(data)
+    return _decoded(data) if frame is None else frame
+
+
+def _decoded(data: bytes) -> Frame | Heartbeat:
     metadata, claims = read_header(data)
     if metadata.get("schema") != SCHEMA:
         raise FrameInvalid("unknown_schema", f"`schema` must be {SCHEMA!r}; got {metadata.get('schema')!r:.40}")
@@ -232,13 +242,38 @@ def decode(data: bytes) -> Frame | Heartbeat:
         return _heartbeat(metadata)
     if kind != "data":
         raise FrameInvalid("bad_kind", f"`kind` must be 'data' or 'heartbeat'; got {kind!r:.40}")
-    return _data_frame(data, metadata, claims)
+    return _data_frame(metadata, Layout.of(claims).arrays(data, 0))
 
 
-def concat(frames: Sequence[Frame], order: NDArray[np.intp] | None = None) -> Frame:
+def _decoded_shortly(data: bytes) -> Frame | None:
+    """The data frame in `data` by a layout that is known already; None for all that needs a closer look.
+
+    It refuses nothing, so that there is one place that says what is wrong with a record.
+    """
+    try:
+        parts = split_header(data)
+        if parts is None or len(parts.table) > LONGEST_SHARED_TABLE:
+            return None
+        metadata = read_metadata(parts.metadata)
+        if metadata.get("schema") != SCHEMA or metadata.get("kind") != "data":
+            return None
+        layout = shared_layout(parts.table, len(data) - parts.body_start)
+        return _data_frame(metadata, layout.arrays(data, parts.body_start))
+    except FrameInvalid:
+        return None
+
+
+def concat(
+    frames: Sequence[Frame],
+    order: NDArray[np.intp] | None = None,
+    *,
+    picks: Sequence[NDArray[np.intp] | None] | None = None,
+    origins: Origins | None = None,
+) -> Frame:
     """One frame of all rows, at least one frame; keeps what every frame has, and each row's origin.
 
-    `order`, a permutation, says which of all rows comes first, second, ...; None: as they come.
+    `order`, a permutation, says which of all rows comes first, second, ...; None: as they come. `picks` are the rows
+    meant of each frame, None for all; `origins` stand for what the frames say, row by row.
     """
     first = frames[0]
     if any(frame.model != first.model for frame in frames):
@@ -246,38 +281,49 @@ def concat(frames: Sequence[Frame], order: NDArray[np.intp] | None = None) -> Fr
     names = [name for name in first.layers if all(name in frame.layers for frame in frames)]
     if not names:
         raise FrameInvalid("no_layers", f"frames that join share a layer; the first has {sorted(first.layers)}")
+    parts = list(zip(frames, picks or [None] * len(frames), strict=True))
+    if origins is None:
+        origins = Origins.concat([_taken(frame.row_origins(), pick) for frame, pick in parts])
 
     def join(name: str, get: Callable[[Frame], NDArray[Any] | None]) -> NDArray[Any] | None:
-        arrays = [array for frame in frames if (array := get(frame)) is not None]
+        arrays = [_picked(array, pick) for frame, pick in parts if (array := get(frame)) is not None]
         return _joined(name, arrays, order) if len(arrays) == len(frames) else None
 
-    def chain(get: Callable[[Frame], Sequence[Any] | None], *, gap: Any = None) -> list[Any] | None:
-        columns = [(get(frame), len(frame)) for frame in frames]
-        if all(values is None for values, _ in columns):
+    def layer(name: str) -> NDArray[Any]:
+        return _joined(f"layer.{name}", [_picked(frame.layers[name], pick) for frame, pick in parts], order)
+
+    def measure(name: str) -> NDArray[Any]:
+        return _joined(name, [_picked((frame.uncertainty or {})[name], pick) for frame, pick in parts], order)
+
+    def chain(get: Callable[[Frame], Sequence[Any] | None], *, gap: Any = None) -> Sequence[Any] | None:
+        columns = [(get(frame), len(frame), pick) for frame, pick in parts]
+        if all(values is None for values, _, _ in columns):
             return None
-        together = [value for values, n in columns for value in (values if values is not None else [gap] * n)]
-        return together if order is None else [together[i] for i in order.tolist()]
+        texts = [(Texts.repeated(gap, n) if v is None else Texts.of(v), pick) for v, n, pick in columns]
+        together = Texts.concat([_taken(column, pick) for column, pick in texts])
+        return together if order is None else together.take(order)
 
     measures = [m for m in first.uncertainty or {} if all(m in (frame.uncertainty or {}) for frame in frames)]
-    origins = Origins.concat([frame.row_origins() for frame in frames])
     return first._changed(  # noqa: SLF001  # of this module
-        layers={name: _joined(f"layer.{name}", [frame.layers[name] for frame in frames], order) for name in names},
+        layers={name: layer(name) for name in names},
         event_time_ms=join("event_time_ms", lambda f: f.event_time_ms),
         sample_ids=chain(lambda f: f.sample_ids, gap=""),
         client_ids=chain(lambda f: f.client_ids),
         output=join("output", lambda f: f.output),
         predicted=join("predicted", lambda f: f.classes()),
-        uncertainty={m: _joined(m, [(f.uncertainty or {})[m] for f in frames], order) for m in measures} or None,
+        uncertainty={name: measure(name) for name in measures} or None,
         label=join("label", lambda f: f.label),
         attack=chain(lambda f: f.attack),
         origins=origins if order is None else origins.take(order),
     )
 
 
-def _check_row_limit(rows: int) -> None:
-    """On the wire and on disk; rows gathered in memory may be more."""
-    if rows > MAX_ROWS:
-        raise FrameInvalid("bad_row_count", f"a record or file holds at most {MAX_ROWS} rows; got {rows}: split it")
+def _picked(array: NDArray[Any], rows: NDArray[np.intp] | None) -> NDArray[Any]:
+    return array if rows is None else array.take(rows, axis=0)
+
+
+def _taken(column: Column, rows: NDArray[np.intp] | None) -> Column:
+    return column if rows is None else column.take(rows)
 
 
 def _joined(name: str, arrays: Sequence[NDArray[Any]], order: NDArray[np.intp] | None) -> NDArray[Any]:
@@ -305,41 +351,17 @@ def _heartbeat(metadata: Mapping[str, str]) -> Heartbeat:
     return Heartbeat(check_model(metadata.get("model")), event_time_ms, check_frame_id(metadata.get("frame_id", "")))
 
 
-def _data_frame(data: bytes, metadata: Mapping[str, str], claims: Mapping[str, TensorClaim]) -> Frame:
-    layers: dict[str, NDArray[Any]] = {}
-    uncertainty: dict[str, NDArray[Any]] = {}
-    named: dict[str, NDArray[Any]] = {}
-    for name, claim in claims.items():
-        if name.startswith(_LAYER):
-            layers[name[len(_LAYER) :]] = _floats(data, name, claim)
-        elif name == "output":
-            named[name] = _floats(data, name, claim)
-        elif name in ("predicted", "event_time_ms", "label"):
-            named[name] = _view(data, name, claim, ("I64",))
-        elif name.startswith(_UNCERTAINTY):
-            uncertainty[name[len(_UNCERTAINTY) :]] = _view(data, name, claim, ("F32",))
-    if "event_time_ms" not in named:
-        raise FrameInvalid(
-            "missing_tensor:event_time_ms", "a frame says when each row was inferred; got no `event_time_ms`"
-        )
-    if named["event_time_ms"].ndim != 1:
-        raise FrameInvalid(
-            "bad_shape", f"`event_time_ms` must have shape [N]; got {list(named['event_time_ms'].shape)}"
-        )
-    _check_row_limit(len(named["event_time_ms"]))
+def _data_frame(metadata: Mapping[str, str], arrays: Mapping[str, Any]) -> Frame:
     if not metadata.get("frame_id"):
         raise FrameInvalid("bad_frame_id", "a record's frame carries the `frame_id` its publisher minted; got none")
-    lists: dict[str, Any] = {name: _list(name, metadata[name]) for name in _LISTS if name in metadata}
+    lists: dict[str, Any] = {
+        name: read_texts(name, metadata[name], nullable=name in _NULLABLE) for name in _LISTS if name in metadata
+    }
     if "origins" in lists:
         lists["origins"] = Origins.of(Origin.parse(text) for text in lists["origins"])
-    frame = _unchecked(
-        dict.fromkeys(_FIELDS)
-        | {"model": metadata.get("model", ""), "frame_id": metadata["frame_id"], "layers": layers}
-        | {"uncertainty": uncertainty or None}
-        | named
-        | lists
-    )
-    frame._check()  # noqa: SLF001  # of this module, as below
+    known = {"model": metadata.get("model", ""), "frame_id": metadata["frame_id"]}
+    frame = _unchecked({**_NOTHING, **known, **arrays, **lists})
+    frame._check_texts()  # noqa: SLF001  # of this module
     return frame
 
 
@@ -349,37 +371,6 @@ def _unchecked(parts: Mapping[str, Any]) -> Frame:
     for name, part in parts.items():
         object.__setattr__(frame, name, part)
     return frame
-
-
-def _view(data: bytes, name: str, claim: TensorClaim, dtypes: tuple[str, ...]) -> NDArray[Any]:
-    if claim.dtype not in dtypes:
-        raise FrameInvalid("bad_dtype", f"`{name:.80}` must be {' or '.join(dtypes)}; got {claim.dtype}")
-    if not 1 <= len(claim.shape) <= 2 or 0 in claim.shape:
-        raise FrameInvalid("bad_shape", f"`{name:.80}` must have one or two axes, none empty; got {list(claim.shape)}")
-    count = claim.shape[0] * (claim.shape[1] if len(claim.shape) == 2 else 1)
-    return np.frombuffer(data, _NUMPY[claim.dtype], count, claim.start).reshape(claim.shape)
-
-
-def _floats(data: bytes, name: str, claim: TensorClaim) -> NDArray[Any]:
-    array = _view(data, name, claim, ("F32", "F16", "BF16"))
-    # bfloat16 is the upper half of a float32.
-    return (array.astype(np.uint32) << 16).view(np.float32) if claim.dtype == "BF16" else array
-
-
-def _list(name: str, text: str) -> list[Any]:
-    try:
-        values = from_json(text, cache_strings="none")  # no two are alike
-    except ValueError:
-        values = None
-    nullable = name in _NULLABLE
-    if not isinstance(values, list) or not _are_texts(values, nullable=nullable):
-        raise FrameInvalid(f"bad_{name}", f"`{name}` must be a JSON list of strings{' or nulls' if nullable else ''}")
-    return values
-
-
-def _are_texts(values: Sequence[Any], *, nullable: bool) -> bool:
-    """By the few types that occur, not value by value: this runs for every frame."""
-    return all(issubclass(kind, str) or (nullable and kind is type(None)) for kind in set(map(type, values)))
 
 
 def _matrix(name: str, value: ArrayLike) -> NDArray[Any]:
@@ -400,8 +391,10 @@ def _whole(name: str, value: ArrayLike) -> NDArray[np.int64]:
     raise FrameInvalid("bad_dtype", f"`{name}` must be whole numbers; got {array.dtype}")
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def _surely_finite(array: NDArray[Any]) -> bool:
     if array.dtype == np.float16:  # half-precision sums overflow and are slow: look at the exponent bits instead
         return int((array.view(np.uint16) & 0x7C00).max()) != 0x7C00
-    with np.errstate(over="ignore", invalid="ignore"):
-        return bool(np.isfinite(np.add.reduce(array, axis=None)))
+    flat = array.ravel()
+    parts = [flat[start : start + _ALONE] for start in range(0, flat.size, _ALONE)]
+    return math.isfinite(sum(float(np.dot(part, part)) for part in parts))

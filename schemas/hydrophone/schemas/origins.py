@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final, overload
 
 import numpy as np
@@ -11,10 +12,13 @@ from numpy.typing import NDArray
 from hydrophone.schemas.errors import FrameInvalid
 from hydrophone.schemas.names import check_frame_id
 
-__all__ = ["MAX_ROWS", "Origin", "Origins"]
+__all__ = ["MAX_ROWS", "Origin", "Origins", "own_rows"]
 
 MAX_ROWS: Final = 65_536
 """Rows one record or file may hold; the publisher splits far below it, files stay under it."""
+
+_FEW_ROWS: Final = 4_096
+"""As a record has: their numbers are worth keeping."""
 
 _NUMBER: Final = re.compile(r"-1|[0-9]{1,19}", re.ASCII)
 
@@ -61,7 +65,7 @@ class Origins(Sequence[Origin]):
     @classmethod
     def of_frame(cls, frame_id: str, rows: int, partition: int = -1, offset: int = -1) -> "Origins":
         """All rows of a frame that one record carried."""
-        return cls(((frame_id, partition, offset),), np.zeros(rows, np.int64), np.arange(rows))
+        return cls(((frame_id, partition, offset),), *own_rows(rows))
 
     @classmethod
     def of(cls, origins: Iterable[Origin]) -> "Origins":
@@ -82,8 +86,12 @@ class Origins(Sequence[Origin]):
         return cls(tuple(found), np.concatenate(places), np.concatenate([part.rows for part in parts]))
 
     def take(self, index: NDArray[np.integer[Any]] | slice) -> "Origins":
-        """Some rows, in the order of `index`."""
-        return Origins(self.records, self.places[index], self.rows[index])
+        """Some rows, in the order of `index`; records that none of them is of are let go."""
+        places, rows = self.places[index], self.rows[index]
+        if len(self.records) <= len(rows):
+            return Origins(self.records, places, rows)
+        used, places = np.unique(places, return_inverse=True)
+        return Origins(tuple(self.records[place] for place in used.tolist()), places, rows)
 
     def frames(self) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
         """The distinct frame ids in ascending order, and which of them each row is from."""
@@ -121,3 +129,15 @@ class Origins(Sequence[Origin]):
 
     def __repr__(self) -> str:
         return f"Origins({list(self)!r})"
+
+
+def own_rows(rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """`places` and `rows` of rows that are all of one thing, in their order."""
+    return _shared_own_rows(rows) if rows <= _FEW_ROWS else (np.zeros(rows, np.int64), np.arange(rows))
+
+
+@lru_cache(64)
+def _shared_own_rows(rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    places, numbers = np.zeros(rows, np.int64), np.arange(rows)
+    places.flags.writeable = numbers.flags.writeable = False
+    return places, numbers

@@ -14,7 +14,21 @@ from pydantic_core import from_json
 
 from hydrophone.schemas.errors import FrameInvalid
 
-__all__ = ["MAX_HEADER_BYTES", "TensorClaim", "read_header", "with_metadata"]
+__all__ = [
+    "MAX_HEADER_BYTES",
+    "HeaderParts",
+    "TensorClaim",
+    "read_header",
+    "read_metadata",
+    "read_table",
+    "split_header",
+    "with_metadata",
+]
+
+METADATA: Final = "__metadata__"
+_OPENING: Final = b'{"__metadata__":'
+_SEAM: Final = b'"},"'
+"""The last metadata value ends, the metadata end, a tensor's name begins. Rare inside a value: quotes are escaped."""
 
 MAX_HEADER_BYTES: Final = 8 * 1024 * 1024
 MAX_TENSORS: Final = 1_024
@@ -37,16 +51,50 @@ class TensorClaim(NamedTuple):
     start: int
 
 
+class HeaderParts(NamedTuple):
+    """A header cut in two. A guess until both parts have been read: `read_metadata`, `read_table`."""
+
+    metadata: bytes
+    table: bytes
+    body_start: int
+
+
 def read_header(data: bytes) -> tuple[dict[str, str], dict[str, TensorClaim]]:
     """Metadata and tensor claims, all consistent with `len(data)`. Raises `FrameInvalid`."""
-    header, body_start = _parse(data)
-    metadata = _metadata(header.pop("__metadata__", {}))
-    if len(header) > MAX_TENSORS:
-        raise FrameInvalid("too_many_tensors", f"at most {MAX_TENSORS} tensors; got {len(header)}")
-    spans = [_span(name, entry) for name, entry in header.items()]
-    _check_layout(spans, len(data) - body_start)
-    claims = {name: TensorClaim(dtype, shape, body_start + begin) for name, dtype, shape, begin, _ in spans}
-    return metadata, claims
+    body_start = _body_start(data)
+    header = _parse(data[8:body_start])
+    metadata = _metadata(header.pop(METADATA, {}))
+    return metadata, _claims(header, body_start, len(data))
+
+
+def split_header(data: bytes) -> HeaderParts | None:
+    """The header in the two parts that `with_metadata` writes; None for one that is ordered in another way. Raises
+    `FrameInvalid` where there is no header.
+
+    A publisher's tensor table is the same bytes in every frame, and need not be read twice. Where JSON is cut at the
+    end of a member's value and both sides are JSON of their own, the whole says what the two sides say.
+    """
+    body_start = _body_start(data)
+    cut = data.find(_SEAM, 8, body_start)
+    if cut < 0 or not data.startswith(_OPENING, 8):
+        return None
+    metadata = data[8 + len(_OPENING) : cut + 2]
+    return HeaderParts(metadata, data[cut + 3 : body_start].rstrip(b" "), body_start)
+
+
+def read_metadata(text: bytes) -> dict[str, str]:
+    """The metadata part of a header. Raises `FrameInvalid`."""
+    return _metadata(_parse(text))
+
+
+def read_table(text: bytes, size: int) -> dict[str, TensorClaim]:
+    """The claims in the other part, consistent with a body of `size` bytes, counting from its start. Raises
+    `FrameInvalid`, also where metadata hide in it.
+    """
+    table = _parse(b"{" + text)
+    if METADATA in table:
+        raise FrameInvalid("bad_metadata", "a header has one `__metadata__`; got two")
+    return _claims(table, 0, size)
 
 
 def with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
@@ -54,12 +102,12 @@ def with_metadata(data: bytes, metadata: Mapping[str, str]) -> bytes:
     end = 8 + int.from_bytes(data[:8], "little")
     tensors = data[9:end].rstrip(b" ")
     text = json.dumps(metadata, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
-    header = b'{"__metadata__":' + text + (b"" if tensors == b"}" else b",") + tensors
+    header = _OPENING + text + (b"" if tensors == b"}" else b",") + tensors
     header += b" " * (-len(header) % 8)
     return b"".join((len(header).to_bytes(8, "little"), header, data[end:]))
 
 
-def _parse(data: bytes) -> tuple[dict[str, Any], int]:
+def _body_start(data: bytes) -> int:
     if len(data) < 8:
         raise FrameInvalid("truncated", f"a frame begins with an 8-byte header length; got {len(data)} bytes")
     length = int.from_bytes(data[:8], "little")
@@ -67,17 +115,29 @@ def _parse(data: bytes) -> tuple[dict[str, Any], int]:
         raise FrameInvalid(
             "bad_header_length", f"the header claims {length} bytes; {len(data) - 8} follow, {MAX_HEADER_BYTES} allowed"
         )
+    return 8 + length
+
+
+def _parse(text: bytes) -> dict[str, Any]:
     try:
-        header = from_json(data[8 : 8 + length])
+        header = from_json(text)
     except ValueError as error:
         raise FrameInvalid("bad_header", f"the header is not JSON: {error}") from None
     if not isinstance(header, dict):
         raise FrameInvalid("bad_header", f"the header must be a JSON object; got {type(header).__name__}")
-    return header, 8 + length
+    return header
+
+
+def _claims(table: Mapping[str, Any], body_start: int, end: int) -> dict[str, TensorClaim]:
+    if len(table) > MAX_TENSORS:
+        raise FrameInvalid("too_many_tensors", f"at most {MAX_TENSORS} tensors; got {len(table)}")
+    spans = [_span(name, entry) for name, entry in table.items()]
+    _check_layout(spans, end - body_start)
+    return {name: TensorClaim(dtype, shape, body_start + begin) for name, dtype, shape, begin, _ in spans}
 
 
 def _metadata(metadata: object) -> dict[str, str]:
-    if isinstance(metadata, dict) and all(type(value) is str for value in metadata.values()):
+    if isinstance(metadata, dict) and set(map(type, metadata.values())) <= {str}:
         return metadata
     raise FrameInvalid("bad_metadata", "`__metadata__` must map strings to strings")
 

@@ -13,7 +13,7 @@ from hydrophone.streams.evidence import EvidenceStore
 from hydrophone.streams.judge import Judge, SampleRules
 from hydrophone.streams.kafka import clients
 from hydrophone.streams.kafka.delivery import AtLeastOnce, Delivery, ExactlyOnce
-from hydrophone.streams.kafka.groups import GroupProtocol, membership, protocol_of
+from hydrophone.streams.kafka.groups import GroupProtocol, choose_protocol, membership
 from hydrophone.streams.kafka.references import ReferenceFeed
 from hydrophone.streams.kafka.tables import TableReader
 from hydrophone.streams.outputs import OutputTopics
@@ -64,7 +64,11 @@ def build_runtime(settings: Settings) -> Runtime:
         state_topic=topics.STATE.full_name(settings.topic_prefix),
         outputs=OutputTopics(settings.topic_prefix),
         rules=StreamRules(
-            settings.time_rules, catalog.contract, FramePriorities(settings.sampling_key_bytes), settings.k
+            settings.time_rules,
+            catalog.contract,
+            FramePriorities(settings.sampling_key_bytes),
+            settings.k,
+            settings.signature_check,
         ),
         judge=judge,
         tests=WindowTests(
@@ -75,6 +79,7 @@ def build_runtime(settings: Settings) -> Runtime:
         ),
         clock=now_ms,
         telemetry=telemetry,
+        group=settings.group,
     )
 
 
@@ -83,7 +88,7 @@ def _protocol(settings: Settings, kafka: dict[str, str]) -> GroupProtocol:
         return settings.group_protocol
     if settings.guarantee == "at-least-once":
         return "classic"  # for foreign brokers and the embedded one
-    found = protocol_of(kafka)
+    found = choose_protocol(kafka, settings.instance_id)
     log.info("group protocol `%s`", found)
     return found
 

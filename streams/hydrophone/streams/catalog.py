@@ -62,6 +62,12 @@ class ReferenceCatalog:
         candidates = [entry for entry in self._announced.get(model, {}).values() if entry[0] <= window_start_ms]
         return max(reversed(candidates), key=lambda entry: entry[0])[1] if candidates else None
 
+    def find(self, model: str, sha256: str) -> Reference | None:
+        """Any reference of the model that is known, in force or not, by its hash."""
+        known = [entry[1] for entry in self._announced.get(model, {}).values()]
+        known += [self._pinned[model]] if model in self._pinned else []
+        return next((reference for reference in known if reference.id.sha256 == sha256), None)
+
     def contract(self, model: str, window_start_ms: int) -> Contract | None:
         """What frames of the model must bring, for `step`."""
         reference = self.in_force(model, window_start_ms)

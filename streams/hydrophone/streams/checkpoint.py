@@ -52,7 +52,7 @@ class Checkpoint:
                 raise ValueError(f"version {fields['v']}")
             pending = {model: Pending(*map(int, counts)) for model, counts in fields.get("n", {}).items()}
             found = cls(int(fields["s"]), None if fields["w"] is None else int(fields["w"]), int(fields["p"]), pending)
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
             raise ConfigurationError(
                 f"the group's committed offset carries metadata of another program ({error}): {text!r:.80}; "
                 "choose another `--group`"

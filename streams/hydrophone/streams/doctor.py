@@ -34,6 +34,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield _device(settings)
     yield from _references(settings)
     yield _sampling_key(settings)
+    yield from _security(settings)
     yield from _broker(settings)
 
 
@@ -93,6 +94,23 @@ def _sampling_key(settings: Settings) -> Finding:
         remedy = "set HYDROPHONE_SAMPLING_KEY to the same secret for all processors"
         return Finding("sampling key", "warning", "not set: an outsider could choose ids that dodge the sample", remedy)
     return Finding("sampling key", "ok", f"set, id {settings.sampling_key_id}")
+
+
+def _security(settings: Settings) -> Iterator[Finding]:
+    protocol = settings.security.protocol
+    if settings.security.is_in_use and protocol != "SASL_PLAINTEXT":
+        yield Finding("connection", "ok", protocol)
+    elif "security.protocol" in settings.kafka:
+        yield Finding("connection", "ok", f"{settings.kafka['security.protocol']}, by a property of yours")
+    else:
+        remedy = "set `security` (docs/security.md), unless nobody else is on the way"
+        yield Finding("connection", "warning", f"{protocol}: frames and alerts can be read on the way", remedy)
+    if settings.signatures == "require":
+        yield Finding("signatures", "ok", f"required, by keys {', '.join(settings.signing_keys)}")
+    else:
+        remedy = "sign frames and set `signatures` to require (docs/security.md)"
+        found = f"{settings.signatures}: whoever can write frames can fill any model's windows"
+        yield Finding("signatures", "warning", found, remedy)
 
 
 def _broker(settings: Settings) -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""The rows of a rejecting window as one frame file, so that evidence outlives the topic. Written through fsspec."""
+"""The rows of a rejecting window as one frame file, so that evidence outlives the topic. Written and read by fsspec."""
 
 import hashlib
 import logging
@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 import fsspec
 
+from hydrophone.schemas.errors import ConfigurationError
 from hydrophone.schemas.frame import Frame
 from hydrophone.schemas.score import Evidence
 
-__all__ = ["EvidenceStore"]
+__all__ = ["EvidenceStore", "fetch_evidence"]
 
 log = logging.getLogger("hydrophone")
 
@@ -37,3 +38,16 @@ class EvidenceStore:
             self._on_failure()
             return None
         return Evidence(uri=uri, sha256=digest)
+
+
+def fetch_evidence(evidence: Evidence) -> tuple[bytes, str]:
+    """The file's bytes and their sha256 as it is now. Raises `ConfigurationError` where there is no such file."""
+    try:
+        with fsspec.open(evidence.uri, "rb") as file:
+            content: bytes = file.read()
+    except Exception as error:  # fsspec's back ends raise errors of their own
+        raise ConfigurationError(
+            f"evidence `{evidence.uri}` cannot be read: {error}; mend the access, or replay from the topic with "
+            "`--topic-scan`"
+        ) from error
+    return content, hashlib.sha256(content).hexdigest()

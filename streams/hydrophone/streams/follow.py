@@ -6,11 +6,12 @@ from typing import Final, Generic, Self, TypeVar
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from hydrophone.schemas.errors import BrokerUnavailable, RecordRejected, TopicMissing
+from hydrophone.schemas.errors import RecordRejected, TopicMissing
 from hydrophone.schemas.event import Event
 from hydrophone.schemas.headers import from_record
 from hydrophone.streams.kafka.clients import Properties, reader
 from hydrophone.streams.kafka.messages import headers_of
+from hydrophone.streams.kafka.trouble import DENIED, Trouble, denied, explained
 
 __all__ = ["Follower"]
 
@@ -29,17 +30,20 @@ class Follower(Generic[E]):
 
     def __init__(self, kafka: Properties, topic: str, event_class: type[E], *, from_beginning: bool = False) -> None:
         self._topic, self._event_class = topic, event_class
-        self._consumer: Consumer = reader(kafka)
+        trouble = Trouble()
+        self._consumer: Consumer = reader({**kafka, "error_cb": trouble})
         try:
             self._assign(from_beginning=from_beginning)
         except KafkaException as error:
+            self._consumer.poll(0)  # serves the callback
             self._consumer.close()
-            where = kafka.get("bootstrap.servers")
-            raise BrokerUnavailable(f"no answer from the broker at `{where}`: {error.args[0].str()}") from None
+            raise explained(error.args[0], str(kafka.get("bootstrap.servers")), trouble) from None
 
     def _assign(self, *, from_beginning: bool) -> None:
         known = self._consumer.list_topics(self._topic, timeout=TIMEOUT_S).topics[self._topic]
         if known.error is not None:
+            if known.error.name() in DENIED:
+                raise denied(known.error, self._topic)
             raise TopicMissing(f"`{self._topic}`: {known.error.str()}; create it with `hydrophone topics create`")
         places = []
         for partition in known.partitions:

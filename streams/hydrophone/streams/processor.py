@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from hydrophone.schemas.errors import FrameInvalid
+from hydrophone.schemas.errors import FrameInvalid, RecordRejected
 from hydrophone.schemas.frame import Frame, Heartbeat, decode
 from hydrophone.schemas.identity import FramePriorities
+from hydrophone.schemas.signature import Verify
 from hydrophone.streams.checkpoint import Checkpoint, Pending
 from hydrophone.streams.contract import Contract
 from hydrophone.streams.effects import DeadLettered, Effect, RowsLate
@@ -31,12 +32,14 @@ __all__ = ["Accounts", "PartitionState", "StreamRules", "recover", "step"]
 
 @dataclass(frozen=True, slots=True)
 class StreamRules:
-    """What `step` goes by. `contract(model, window_start_ms)`: what the reference in force needs, None without one."""
+    """What `step` goes by. `contract(model, window_start_ms)`: what the reference in force needs, None without one.
+    `verify` looks at every record's signature; None: at none."""
 
     time: TimeRules
     contract: Callable[[str, int], Contract | None]
     priorities: FramePriorities
     k: int = 512
+    verify: Verify | None = None
 
 
 @dataclass(slots=True)
@@ -44,7 +47,8 @@ class Accounts:
     """Everything that ever came in, by what became of it. Two identities hold at any time:
 
     records = accepted + duplicate + dead_lettered + heartbeats, rows = windowed + late + rejected + quarantined
-    (`rows` are those of accepted records). Records seen again after a restart are counted once.
+    (`rows` are those of accepted records, less what their windows had counted before: a record is a duplicate when all
+    its open windows had). Records seen again after a restart are counted once.
     """
 
     records: int = 0
@@ -108,7 +112,7 @@ def step(
     is_new = event.offset >= state.replay_until
     try:
         effects = _take(state, event, rules, is_new=is_new)
-    except FrameInvalid as refusal:
+    except RecordRejected as refusal:
         if not is_new:
             return state, []
         state.accounts.records += 1
@@ -123,6 +127,8 @@ def _take(state: PartitionState, record: Record, rules: StreamRules, *, is_new: 
         raise FrameInvalid("bad_headers", "a header's name is not UTF-8; the headers are left out of this dead letter")
     if record.value is None:
         raise FrameInvalid("no_value", "an activations record carries a frame; got a tombstone")
+    if rules.verify is not None:  # first of all: the decoder is not for strangers
+        rules.verify(record.key, record.value, record.headers)
     frame = decode(record.value)
     if record.key != frame.model.encode():
         raise FrameInvalid("key_mismatch", f"the key must be the model `{frame.model}`; got {record.key!r:.80}")
@@ -145,13 +151,15 @@ def _take_frame(
     contracts = {start: _contract(state, frame, start, rules) for start in parts}
     frontier = state.watermark_ms
     open_parts = {s: rows for s, rows in parts.items() if frontier is None or s + size > frontier}
-    if _is_duplicate(state, frame, open_parts):
+    new_parts = _new_parts(state, frame, open_parts)
+    if open_parts and not new_parts:
         state.accounts.duplicate += is_new
         return []
     late = _late_rows(parts, open_parts, len(frame))
-    tally = _Tally(len(frame), late=len(late), quarantined=times.in_future(), impossible=times.impossible())
+    repeated = sum(_size(rows, frame) for start, rows in open_parts.items() if start not in new_parts)
+    tally = _Tally(len(frame) - repeated, late=len(late), quarantined=times.in_future(), impossible=times.impossible())
     views: dict[int, _View] = {}
-    for start, rows in open_parts.items():
+    for start, rows in new_parts.items():
         window = _open(state, frame.model, start, record.offset, contracts[start], rules)
         known = id(window.contract)
         if known not in views:
@@ -212,7 +220,7 @@ class _Times:
 
     @classmethod
     def of(cls, values: NDArray[np.int64], credible: int) -> "_Times":
-        return cls(values, int(values.min()), int(values.max()), credible)
+        return cls(values, int(np.minimum.reduce(values)), int(np.maximum.reduce(values)), credible)
 
     def parts(self, size: int) -> Parts:
         start = window_start(self.earliest, size)
@@ -239,15 +247,23 @@ class _Times:
         return latest if latest >= 0 else None
 
 
-def _is_duplicate(state: PartitionState, frame: Frame, parts: Parts) -> bool:
-    """A frame is a duplicate when a window that is still open has counted it."""
-    duplicate = False
-    for start in parts:
+def _new_parts(state: PartitionState, frame: Frame, parts: Parts) -> Parts:
+    """The open windows that have not counted this frame; the others note that it came again.
+
+    Each window decides for itself: what it holds must not depend on its neighbours, which a replay may not see.
+    """
+    new: dict[int, NDArray[np.intp] | None] = {}
+    for start, rows in parts.items():
         window = state.windows.get((start, frame.model))
         if window is not None and frame.frame_id in window.frame_ids:
             window.duplicate += 1
-            duplicate = True
-    return duplicate
+        else:
+            new[start] = rows
+    return new
+
+
+def _size(rows: NDArray[np.intp] | None, frame: Frame) -> int:
+    return len(frame) if rows is None else rows.size
 
 
 def _open(
@@ -287,7 +303,7 @@ class _Tally:
 def _add(window: OpenWindow, record: Record, view: _View, rows: NDArray[np.intp] | None, tally: _Tally) -> None:
     """Put a frame's rows for this window into it."""
     frame, good = view.frame, view.good
-    offered = len(frame) if rows is None else rows.size
+    offered = _size(rows, frame)
     if good is not None:
         rows = np.flatnonzero(good) if rows is None else rows[good[rows]]
     kept = len(frame) if rows is None else rows.size

@@ -17,11 +17,13 @@ from opentelemetry import propagate
 
 from hydrophone.schemas.errors import SettingsError
 from hydrophone.schemas.frame import Frame, Heartbeat
+from hydrophone.schemas.signature import SIGNATURE_HEADER, SigningKey
 from hydrophone.streams.batching import join, layout, owned, split
 from hydrophone.streams.bounded_log import BoundedLog
 from hydrophone.streams.clock import monotonic_ms, now_ms
 from hydrophone.streams.frame_sink import SinkStats, Tally, require_model
 from hydrophone.streams.outbox import Outbox, Waiting
+from hydrophone.streams.security import Security, librdkafka
 from hydrophone.streams.topics import ACTIVATIONS, DEFAULT_PREFIX
 
 __all__ = ["CONTENT_TYPE", "Publisher"]
@@ -54,7 +56,9 @@ class Publisher:
     64 MiB. Beside it, librdkafka holds at most another 64 MiB of encoded frames (`queue.buffering.max.kbytes`).
 
     Kafka client properties are given as keywords with underscores for dots (`security_protocol="SASL_SSL"`), or as
-    librdkafka spells them in `kafka={...}`, which wins. Raises `SettingsError` for a property librdkafka refuses.
+    librdkafka spells them in `kafka={...}`, which wins. TLS and SASL are best given as `security=`, a `Security` or a
+    mapping of its fields, which is checked as a whole. `signing_key` signs frames and heartbeats. Raises
+    `SettingsError` for what breaks a rule, a property librdkafka refuses, or one that `security` speaks of too.
 
     A heartbeat says that no row older than now is coming. Where frames bear other event times, as in a replay, set
     `heartbeat_ms=None`. Build the publisher in the process that uses it: threads do not survive a fork.
@@ -71,11 +75,14 @@ class Publisher:
         linger_ms: int = 50,
         max_frame_bytes: int = 900_000,
         heartbeat_ms: int | None = 1000,
+        security: Security | Mapping[str, Any] | None = None,
+        signing_key: SigningKey | None = None,
         kafka: Mapping[str, Any] | None = None,
         **properties: Any,
     ) -> None:
         _require_positive(queue_rows=queue_rows, batch_rows=batch_rows, max_frame_bytes=max_frame_bytes)
         self._model = require_model(model)
+        self._signing_key = signing_key
         self._topic = ACTIVATIONS.full_name(topic_prefix)
         self._linger_ms = linger_ms
         self._max_frame_bytes = max_frame_bytes
@@ -91,8 +98,7 @@ class Publisher:
         self._producer = self._connect(
             {"message.max.bytes": max(1_000_000, max_frame_bytes + ENVELOPE_BYTES), **DEFAULTS}
             | {"error_cb": self._on_error, "logger": self._log}
-            | spelled
-            | dict(kafka or {})
+            | librdkafka(Security.of(security or {}), spelled | dict(kafka or {}))
             | {"bootstrap.servers": bootstrap}
         )
         self._process = os.getpid()
@@ -240,6 +246,8 @@ class Publisher:
         headers: list[tuple[str, str | bytes | None]] = [("content-type", CONTENT_TYPE)]
         if traceparent is not None:
             headers.append(("traceparent", traceparent))
+        if self._signing_key is not None:
+            headers.append((SIGNATURE_HEADER, self._signing_key.sign(self._model.encode(), data)))
         give_up_ms = monotonic_ms() + FULL_WAIT_MS
         while True:
             try:

@@ -16,16 +16,18 @@ from typing import Final
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 from tenacity import Retrying, retry_if_exception_type, stop_any, stop_when_event_set, wait_exponential
 
-from hydrophone.schemas.errors import BrokerUnavailable, ConfigurationError, Fenced, Retryable, TopicMissing
+from hydrophone.schemas.errors import BrokerUnavailable, Fenced, Retryable, TopicMissing
 from hydrophone.schemas.operations import operational_event
 from hydrophone.streams.effects import DeadLettered, Effect, RowsLate, WindowClosed
 from hydrophone.streams.judge import Judge, Judgement
 from hydrophone.streams.kafka.delivery import Delivery, DeliveryFailed
+from hydrophone.streams.kafka.groups import is_instance_taken
 from hydrophone.streams.kafka.intake import Intake
 from hydrophone.streams.kafka.messages import headers_of
 from hydrophone.streams.kafka.recovery import Recovery
 from hydrophone.streams.kafka.references import ReferenceFeed
 from hydrophone.streams.kafka.tables import TableReader
+from hydrophone.streams.kafka.trouble import DENIED, denied
 from hydrophone.streams.ledger import Due, Place
 from hydrophone.streams.outputs import Output, OutputTopics
 from hydrophone.streams.ownership import OwnedPartition
@@ -88,6 +90,7 @@ class Runtime:
         clock: Callable[[], int],
         telemetry: Telemetry,
         cadence: Cadence = Cadence(),
+        group: str = "",
     ) -> None:
         self._consumer, self._delivery, self._tables, self._references = consumer, delivery, tables, references
         self._topic, self._outputs, self._rules, self._judge = activations, outputs, rules, judge
@@ -97,6 +100,7 @@ class Runtime:
         )
         self._partitions: dict[int, OwnedPartition] = {}
         self._intake = Intake(consumer, batch=cadence.batch)
+        self._group = group
         self._untold: list[_Untold] = []
         self._committed_ms = self._references_ms = self._topic_ms = self._absences = 0
         self._homes: dict[str, int] = {}
@@ -203,9 +207,10 @@ class Runtime:
             message.value(),
             headers_of(message),
         )
+        partition.is_at_end = False  # also where the record must wait: the clock may not pass over it
         if self._references is not None and self._is_blocked(record, partition):
             return
-        partition.is_at_end, partition.active_ms = False, now_ms
+        partition.active_ms = now_ms
         partition.is_dirty = True
         partition.state, effects = step(partition.state, record, now_ms, self._rules)
         if effects:
@@ -221,12 +226,16 @@ class Runtime:
             self._recover_all()
         elif code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):  # noqa: SLF001
             raise TopicMissing(f"`{self._topic}` is gone: {error.str()}; create it with `hydrophone topics create`")
-        elif code in (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID):
-            raise Fenced(f"another process is running with this `--instance-id`: {error.str()}")
-        elif code == KafkaError._FATAL or error.fatal():  # noqa: SLF001  # such a member takes no more part, for ever
+        elif is_instance_taken(error):
+            raise Fenced(
+                "`--instance-id` is held by another process, or by one that was killed less than the group's session "
+                f"time-out ago: {error.str()}"
+            )
+        elif code == KafkaError._FATAL or error.fatal():  # noqa: SLF001  # takes no more part, for ever
             raise BrokerUnavailable(error.str())
-        elif code in (KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError.GROUP_AUTHORIZATION_FAILED):
-            raise ConfigurationError(f"the broker denies access: {error.str()}")
+        elif error.name() in DENIED:
+            is_topic = code == KafkaError.TOPIC_AUTHORIZATION_FAILED
+            raise denied(error, self._topic if is_topic else self._group)
         else:
             log.warning("broker: %s", error.str())
 

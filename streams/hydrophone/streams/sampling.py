@@ -4,8 +4,9 @@ A uniform sample without replacement that depends on the set of rows alone: any 
 merge of two samples gives the same rows (Cohen & Kaplan, "Summarizing data using bottom-k sketches", PODC 2007).
 """
 
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,42 +17,42 @@ from hydrophone.schemas.origins import Origins
 __all__ = ["BottomK"]
 
 
+SPARE_BYTES: Final = 1 << 20
+"""What a window may always hold in vain: below it, copying rows more often would save nothing worth having."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Chunk:
-    """Kept rows of one record: `rows` of `frame` (None: all), which keeps `alive` bytes in memory."""
+    """Kept rows: `rows` of `frame`, None for all. `partition` and `offset` are of the record it came in."""
 
     priorities: NDArray[np.uint64]
     frame: Frame
     rows: NDArray[np.intp] | None
-    alive: int
+    partition: int = -1
+    offset: int = -1
 
     def only(self, keep: NDArray[np.intp]) -> "_Chunk":
-        """Some of the rows."""
+        """Some of the rows; nothing is copied."""
         rows = keep if self.rows is None else self.rows[keep]
-        return _Chunk(self.priorities[keep], self.frame, rows, self.alive).trimmed()
-
-    def trimmed(self) -> "_Chunk":
-        """Copied where it holds more than half of its memory in vain: a view keeps a whole record alive."""
-        if self.rows is None:
-            return self
-        needed = _row_bytes(self.frame) * self.rows.size
-        return _Chunk(self.priorities, self.gather(), None, needed) if 2 * needed < self.alive else self
-
-    def gather(self) -> Frame:
-        return self.frame if self.rows is None else self.frame.take(self.rows)
+        return _Chunk(self.priorities[keep], self.frame, rows, self.partition, self.offset)
 
     def origins(self) -> Origins:
-        origins = self.frame.row_origins()
+        origins = self.frame.row_origins(self.partition, self.offset)
         return origins if self.rows is None else origins.take(self.rows)
 
 
 class BottomK:
-    """Owned by one window. Holds fewer than 2k rows; compacts when it would not."""
+    """Owned by one window. Holds fewer than 2k rows; compacts when it would not.
+
+    Rows stay views of the records they came in until these hold more in vain than the sample itself may take; then,
+    and when it compacts, they are copied together and the records let go.
+    """
 
     def __init__(self, k: int) -> None:
         self._k = k
         self._chunks: list[_Chunk] = []
         self._held = 0
+        self._idle_bytes = 0
         self._threshold: np.uint64 | None = None
 
     def __len__(self) -> int:
@@ -69,17 +70,20 @@ class BottomK:
     ) -> None:
         """Offer some rows of a frame (None: all), with their priorities in the same order."""
         if self._threshold is not None:
-            good = np.flatnonzero(priorities <= self._threshold)
+            good = (priorities <= self._threshold).nonzero()[0]
             if good.size == 0:
                 return
             if good.size < priorities.size:
                 priorities = priorities[good]
                 rows = good if rows is None else rows[good]
-        known = frame.with_origins(frame.row_origins(partition, offset))
-        self._chunks.append(_Chunk(priorities, known, rows, record_bytes).trimmed())
+        self._chunks.append(_Chunk(priorities, frame, rows, partition, offset))
         self._held += priorities.size
+        row_bytes = sum(array.nbytes for array in frame.layers.values()) // len(frame)
+        self._idle_bytes += record_bytes - row_bytes * priorities.size
         if self._held >= 2 * self._k:
             self._compact()
+        elif self._idle_bytes > max(SPARE_BYTES, 2 * self._k * row_bytes):
+            self._settle()
 
     def sample(self) -> Frame | None:
         """The k rows, in ascending priority, ties by identity; None when nothing was offered."""
@@ -87,22 +91,34 @@ class BottomK:
             self._compact()
         if not self._chunks:
             return None
-        priorities = np.concatenate([chunk.priorities for chunk in self._chunks])
-        order = Origins.concat([chunk.origins() for chunk in self._chunks]).order_by(priorities)
-        return concat(_joinable([chunk.gather() for chunk in self._chunks]), order)
+        origins = Origins.concat([chunk.origins() for chunk in self._chunks])
+        order = origins.order_by(np.concatenate([chunk.priorities for chunk in self._chunks]))
+        frames = _joinable([chunk.frame for chunk in self._chunks])
+        return concat(frames, order, picks=[chunk.rows for chunk in self._chunks], origins=origins)
 
     def _compact(self) -> None:
         """Keep the k smallest. Priorities are 64-bit hashes; equal ones at the border are settled by identity."""
         priorities = np.concatenate([chunk.priorities for chunk in self._chunks])
-        keep = self._smallest(priorities)
-        chunks, start = [], 0
-        for chunk in self._chunks:
-            mine = np.flatnonzero(keep[start : start + chunk.priorities.size])
-            start += chunk.priorities.size
-            if mine.size:
-                chunks.append(chunk if mine.size == chunk.priorities.size else chunk.only(mine))
-        self._chunks, self._held = chunks, int(keep.sum())
+        keep = np.flatnonzero(self._smallest(priorities))
+        starts = np.cumsum([0, *(chunk.priorities.size for chunk in self._chunks)])
+        bounds = np.searchsorted(keep, starts)
+        self._chunks = [
+            chunk.only(keep[first:last] - start)
+            for chunk, start, first, last in zip(self._chunks, starts, bounds, bounds[1:], strict=False)
+            if first < last
+        ]
+        self._held = keep.size
         self._threshold = priorities[keep].max() if self._held >= self._k else None
+        self._settle()
+
+    def _settle(self) -> None:
+        """Copy the rows together. Only those of one make: whether rows keep what others lack must not depend on which
+        were there when."""
+        makes: dict[Hashable, list[_Chunk]] = {}
+        for chunk in self._chunks:
+            makes.setdefault(_make(chunk.frame), []).append(chunk)
+        self._chunks = [_joined(chunks) for chunks in makes.values()]
+        self._idle_bytes = 0
 
     def _smallest(self, priorities: NDArray[np.uint64]) -> NDArray[np.bool_]:
         cut = np.partition(priorities, self._k - 1)[self._k - 1]
@@ -124,7 +140,16 @@ def _joinable(frames: list[Frame]) -> list[Frame]:
     return [replace(frame, output=None, predicted=frame.classes()) for frame in frames]
 
 
-def _row_bytes(frame: Frame) -> int:
-    arrays: list[NDArray[Any]] = [*frame.layers.values()]
-    arrays += [array for array in (frame.output, frame.predicted, frame.event_time_ms) if array is not None]
-    return sum(array.nbytes for array in arrays) // len(frame)
+def _make(frame: Frame) -> Hashable:
+    """What two frames have in common when nothing is lost or widened by joining them."""
+    layers = tuple((name, array.dtype, array.shape[1]) for name, array in frame.layers.items())
+    output = None if frame.output is None else (frame.output.dtype, frame.output.shape[1])
+    optional = (frame.predicted, frame.label, frame.sample_ids, frame.client_ids, frame.attack)
+    return layers, output, tuple(frame.uncertainty or ()), tuple(part is None for part in optional)
+
+
+def _joined(chunks: Sequence[_Chunk]) -> _Chunk:
+    """The rows of all in one chunk, in memory of their own."""
+    origins = Origins.concat([chunk.origins() for chunk in chunks])
+    frame = concat([chunk.frame for chunk in chunks], picks=[chunk.rows for chunk in chunks], origins=origins)
+    return _Chunk(np.concatenate([chunk.priorities for chunk in chunks]), frame, None)

@@ -6,7 +6,7 @@ Detectors never see it: plain arguments are passed down.
 import hashlib
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -21,6 +21,8 @@ from pydantic_settings import SettingsError as SourceError
 
 from hydrophone.schemas.errors import SettingsError
 from hydrophone.schemas.event import sha256_of
+from hydrophone.schemas.signature import KEY_ID_PATTERN, MIN_SECRET_BYTES, Verify, verifier
+from hydrophone.streams.security import Security, fault_of, librdkafka
 from hydrophone.streams.topics import DEFAULT_PREFIX
 from hydrophone.streams.watermark import TimeRules
 
@@ -34,11 +36,20 @@ MASK: Final = "********"
 USER_INFO: Final = re.compile(r"//[^/@\s]*@")
 
 
+KeyId = Annotated[str, Field(pattern=KEY_ID_PATTERN)]
+SigningSecret = Annotated[SecretStr, Field(min_length=MIN_SECRET_BYTES)]
+
+
 class Settings(BaseSettings):
     """Every setting of the processor and the command line, with its meaning."""
 
     model_config = SettingsConfigDict(
-        env_prefix="HYDROPHONE_", toml_file="hydrophone.toml", frozen=True, extra="forbid", hide_input_in_errors=True
+        env_prefix="HYDROPHONE_",
+        env_nested_delimiter="__",
+        toml_file="hydrophone.toml",
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
     )
 
     bootstrap: str | None = Field(None, description="Kafka brokers, host:port[,host:port]")
@@ -55,6 +66,15 @@ class Settings(BaseSettings):
     )
     kafka: dict[str, str] = Field(
         default_factory=dict, repr=False, description="librdkafka properties, passed through untouched"
+    )
+    security: Security = Field(
+        default_factory=Security, description="TLS, certificates, SASL; rendered for every client (docs/security.md)"
+    )
+    signatures: Literal["off", "accept", "require"] = Field(
+        "off", description="frames' signatures: not looked at; checked where there is one; wanted of every frame"
+    )
+    signing_keys: dict[KeyId, SigningSecret] = Field(
+        default_factory=dict, description="key id to secret; several at once while keys are rotated"
     )
 
     window_ms: int = Field(60_000, ge=1, description="length of a window")
@@ -101,11 +121,11 @@ class Settings(BaseSettings):
     @classmethod
     def _all_at_once(cls, values: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         """Rules between settings are looked at even where single settings are at fault."""
-        faults = _time_faults(values)
+        faults = _time_faults(values) + _signature_faults(values)
         try:
             built = handler(values)
         except ValidationError as error:
-            raise SettingsError("; ".join([*(_fault(**detail) for detail in error.errors()), *faults])) from None
+            raise SettingsError("; ".join([*(fault_of(**detail) for detail in error.errors()), *faults])) from None
         if faults:
             raise SettingsError("; ".join(faults))
         return built
@@ -134,7 +154,15 @@ class Settings(BaseSettings):
         bootstrap = self.bootstrap or self.kafka.get("bootstrap.servers")
         if not bootstrap:
             raise SettingsError("`bootstrap` must name a broker; give `--bootstrap HOST:PORT` or HYDROPHONE_BOOTSTRAP")
-        return {**self.kafka, "bootstrap.servers": bootstrap}
+        return librdkafka(self.security, self.kafka) | {"bootstrap.servers": bootstrap}
+
+    @property
+    def signature_check(self) -> Verify | None:
+        """What every frame from the topic must pass before it is decoded; None where signatures are off."""
+        if self.signatures == "off":
+            return None
+        secrets = {key_id: secret.get_secret_value().encode() for key_id, secret in self.signing_keys.items()}
+        return verifier(secrets, is_required=self.signatures == "require")
 
     @property
     def sampling_key_bytes(self) -> bytes:
@@ -185,6 +213,12 @@ def _time_faults(values: Any) -> list[str]:
     return []
 
 
-def _fault(*, loc: tuple[int | str, ...], msg: str, **_: Any) -> str:
-    """One of pydantic's findings in our words; never the value, which may be a secret."""
-    return f"`{'.'.join(map(str, loc)) or 'settings'}`: {msg.removeprefix('Value error, ')}"
+def _signature_faults(values: Any) -> list[str]:
+    if not isinstance(values, Mapping):
+        return []
+    keys, mode = values.get("signing_keys"), values.get("signatures", "off")
+    if mode in ("accept", "require") and not keys:
+        return [f"`signing_keys` must hold a key with `signatures` {mode}; got none: give HYDROPHONE_SIGNING_KEYS"]
+    if mode == "off" and keys:
+        return ["`signing_keys` are given and `signatures` is off: nothing would be checked; say accept or require"]
+    return []

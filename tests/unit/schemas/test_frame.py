@@ -409,6 +409,15 @@ def test_every_float16_nan_or_infinity_is_found_whatever_its_payload(payload: in
     assert found.tolist() == [True, False]
 
 
+@pytest.mark.parametrize("place", [0, 8_191, 8_192, 16_383, 16_384, 19_999])
+def test_a_bad_number_is_found_wherever_a_large_array_holds_it(place: int) -> None:
+    values = np.ones((4, 5_000), np.float32)
+    values.flat[place] = np.nan
+    found = plain_frame({"fc": values}).finite_rows()
+    assert found is not None
+    assert np.flatnonzero(~found).tolist() == [place // 5_000]
+
+
 def test_a_sum_that_overflows_is_no_bad_row() -> None:
     assert plain_frame({"fc": np.full((4, 4), 3e38, np.float32)}).finite_rows() is None
     assert plain_frame({"fc": np.full((4, 4), 65504, np.float16)}).finite_rows() is None

@@ -356,6 +356,31 @@ def test_replayed_records_rebuild_windows_and_tell_nothing_again() -> None:
     assert windows(again.send(Heartbeat("m", 900)))[0].counts == windows(first.send(Heartbeat("m", 900)))[0].counts
 
 
+def test_frame_sent_again_is_counted_by_the_window_its_rows_were_too_early_for_and_a_replay_agrees() -> None:
+    #   0        10        20          offset 0   f: 8, 14 (its clock runs ahead: 14 is quarantined)
+    #   [ A   8  )[ B  14  )                  1   g: 13        B opens here: a replay begins at 1
+    #                                         2   f again      A has counted it; B has not
+    #                                         3   22, so W = 10: A closes, and a replay does not know A
+    def at(offset: int, timestamp_ms: int, frame: Frame) -> Record:
+        return Record("t", 0, offset, timestamp_ms, b"m", frame.encode())
+
+    early = rows([8, 14], "f")
+    log = [at(0, 8, early), at(1, 13, rows([13], "g")), at(2, 14, early), at(3, 22, rows([22], "h"))]
+    state = recover("t", 0, 0, None)
+    for record in log:
+        state, _ = step(state, record, 0, RULES)
+    window = state.windows[10, "m"]
+    assert (window.seen, state.accounts.duplicate, state.accounts.quarantined) == (2, 0, 1)
+    assert (state.accounts.rows, state.accounts.windowed) == (2 + 1 + 1 + 1, 4)
+
+    replayed = recover("t", 0, state.committable, state.checkpoint(10))
+    assert replayed.position == 1
+    for record in log[1:]:
+        replayed, _ = step(replayed, record, 0, RULES)
+    assert replayed.windows[10, "m"].seen == window.seen
+    assert replayed.watermark_ms == state.watermark_ms
+
+
 def test_commit_in_the_middle_of_a_replay_keeps_the_position_already_reached() -> None:
     state = recover("t", 0, 3, Checkpoint(10, 40, 9))
     assert state.checkpoint(10).position == 9

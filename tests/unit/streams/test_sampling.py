@@ -1,5 +1,7 @@
 """The k rows of smallest priority, as rows of one frame: what they bring along and where they came from."""
 
+import weakref
+
 import numpy as np
 from numpy.typing import NDArray
 from tests.support.frames import frame_id
@@ -62,18 +64,42 @@ def test_saturated_sketch_holds_fewer_than_twice_k_rows() -> None:
     assert [int(row[0]) for row in sample.layers["fc"]] == [99, 98, 97, 96]
 
 
-def test_rows_copied_out_of_a_large_record_do_not_keep_it_alive() -> None:
-    sketch = BottomK(4)
-    frame = frame_of(100, 1)
-    sketch.offer(
-        frame, np.array([7]), np.array([1], np.uint64), partition=0, offset=0, record_bytes=len(frame.encode())
-    )
+def test_a_few_rows_of_many_large_records_do_not_keep_them_alive() -> None:
+    sketch, records = BottomK(1_000), []
+    for number in range(60):
+        values = np.full((100, 250), number, np.float32)
+        frame = Frame("m", {"fc": values}, event_time_ms=np.arange(100), frame_id=frame_id(number))
+        records.append(weakref.ref(values))
+        sketch.offer(
+            frame, np.array([7]), np.array([number], np.uint64), partition=0, offset=number, record_bytes=values.nbytes
+        )
+    del values, frame
 
-    (chunk,) = sketch._chunks
+    alive = sum(record() is not None for record in records)
+    assert alive * 100_000 <= 2 * 1_000 * 1_000 + 100_000, "no more in vain than 2k rows take"
+    sample = sketch.sample()
 
-    assert len(chunk.frame) == 1
-    assert not np.shares_memory(chunk.frame.layers["fc"], frame.layers["fc"])
-    assert [origin.row for origin in chunk.frame.row_origins()] == [7]
+    assert sample is not None
+    assert [(o.frame_id, o.row, o.offset) for o in sample.row_origins()] == [(frame_id(i), 7, i) for i in range(60)]
+    assert sample.layers["fc"][:, 0].tolist() == list(range(60))
+
+
+def test_what_rows_bring_does_not_depend_on_rows_that_were_there_for_a_while() -> None:
+    # Row 0, of another make, survives the first compaction beside row 1 and not the second: [0 1]2 3  ->  0[1 4]5
+    sketch = BottomK(2)
+    offer(sketch, Frame("m", {"fc": np.ones((1, 2))}, event_time_ms=np.array(0), frame_id=frame_id(0)), [50])
+    for number, priority in ((1, 40), (2, 70), (3, 80), (4, 10), (5, 45)):
+        values = np.full((1, 2), number, np.float16)
+        parts = {"event_time_ms": np.array(number), "sample_ids": ["x"], "label": np.array([number])}
+        offer(sketch, Frame("m", {"fc": values}, frame_id=frame_id(number), **parts), [priority])  # type: ignore[arg-type]
+
+    sample = sketch.sample()
+
+    assert sample is not None
+    assert sample.layers["fc"].dtype == np.float16
+    assert sample.sample_ids == ["x", "x"]
+    assert sample.label is not None
+    assert sample.label.tolist() == [4, 1]
 
 
 def test_outputs_of_unequal_width_leave_their_classes() -> None:

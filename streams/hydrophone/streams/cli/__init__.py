@@ -8,7 +8,7 @@ import typer
 from confluent_kafka import KafkaException
 
 from hydrophone.schemas.errors import BrokerUnavailable, HydrophoneError, ProcessorStopped, RecordRejected
-from hydrophone.streams.cli import broker, demo, doctor, export, files, process, references, tail
+from hydrophone.streams.cli import broker, demo, doctor, export, files, process, references, replay, tail
 from hydrophone.streams.cli.console import complain
 
 __all__ = ["app", "main"]
@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, broker, references, files, process, tail, export, doctor):
+for module in (demo, broker, references, files, process, tail, replay, export, doctor):
     module.register(app)
 
 

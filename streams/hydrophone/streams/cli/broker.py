@@ -8,7 +8,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from hydrophone.schemas.errors import SettingsError
 from hydrophone.streams import topics as table
+from hydrophone.streams.acls import ROLES, acls, kafka_acls_line
 from hydrophone.streams.cli.console import err, out
 from hydrophone.streams.cli.options import Bootstrap, Json, KafkaProperty, Prefix, kafka_flags
 from hydrophone.streams.kafka.admin import create_topics, describe_topics
@@ -67,6 +69,24 @@ def create(
             f"{topic.status:10}  {topic.name}  {topic.partitions} partitions  {topic.remedy}".rstrip(), markup=False
         )
     return 3 if any(topic.status == "mismatched" for topic in made) else 0
+
+
+@topics.command("acls")
+def access(
+    role: Annotated[str, typer.Option(help=f"One of {', '.join(ROLES)}.")],
+    principal: Annotated[str, typer.Option(help="Who plays it, as the broker names them: User:NAME.")],
+    group: Annotated[str | None, typer.Option(help="The processors' consumer group.  [default: hydrophone]")] = None,
+    as_json: Json = False,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+) -> None:
+    """Print the least that a role must be allowed, as lines for kafka-acls.sh. Changes nothing."""
+    if role not in ROLES:
+        raise SettingsError(f"`role` must be one of {', '.join(ROLES)}; got {role!r:.80}")
+    settings = load_settings(bootstrap=bootstrap, topic_prefix=prefix, group=group)
+    for acl in acls(role, principal, prefix=settings.topic_prefix, group=settings.group):
+        line = kafka_acls_line(acl, bootstrap=settings.bootstrap or "HOST:PORT")
+        out.print(json.dumps(acl.as_json()) if as_json else line, markup=False)
 
 
 @topics.command()

@@ -5,19 +5,23 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import TopicMetadata  # type: ignore[attr-defined]  # re-exported without saying so
 from rich.table import Table
 
-from hydrophone.schemas.errors import BrokerUnavailable, FrameInvalid, TopicMissing
+from hydrophone.schemas.errors import BrokerUnavailable, RecordRejected, TopicMissing
 from hydrophone.schemas.event import WindowBounds
 from hydrophone.schemas.frame import Heartbeat, decode
 from hydrophone.schemas.score import PriorShift, WindowScore
 from hydrophone.streams import topics
+from hydrophone.streams.acls import READER_GROUP
 from hydrophone.streams.cli.console import SHOWN_SUSPECTS, err, out, progress, readable
 from hydrophone.streams.cli.options import Bootstrap, Device, Json, KafkaProperty, Prefix, kafka_flags
 from hydrophone.streams.frame_files import frame_paths, read_frames
 from hydrophone.streams.frame_writer import FrameWriter
 from hydrophone.streams.kafka.clients import reader
+from hydrophone.streams.kafka.messages import headers_of
+from hydrophone.streams.kafka.trouble import DENIED, Trouble, denied, explained
 from hydrophone.streams.settings import load_settings
 
 __all__ = ["register", "show_score"]
@@ -122,11 +126,14 @@ def record(
     """Record frames of a model from the activations topic. Exit code 1 when fewer rows came in time."""
     settings = load_settings(bootstrap=bootstrap, topic_prefix=prefix, **kafka_flags(kafka))
     topic = topics.ACTIVATIONS.full_name(settings.topic_prefix)
-    consumer = reader(settings.kafka_properties)
+    verify = settings.signature_check  # a reference must not be fitted on what anybody wrote
+    trouble = Trouble()
+    consumer = reader(settings.kafka_properties | {"error_cb": trouble})
     written = 0
     try:
-        known = consumer.list_topics(topic, timeout=10).topics[topic]
+        known = _known(consumer, topic, settings.bootstrap or "", trouble)
         if known.error is not None:
+            _check(known.error, topic)
             raise TopicMissing(f"`{topic}`: {known.error.str()}; create it with `hydrophone topics create`")
         start = -1 if from_latest else -2  # librdkafka's names for the end and the beginning
         consumer.assign([TopicPartition(topic, p, start) for p in known.partitions])
@@ -136,11 +143,14 @@ def record(
             while written < rows and time.monotonic() < deadline:
                 for message in consumer.consume(100, timeout=0.5):
                     if message.error() is not None or message.key() != model.encode() or written >= rows:
-                        _check(message.error())
+                        _check(message.error(), topic)
                         continue
+                    value = message.value() or b""
                     try:
-                        frame = decode(message.value() or b"")
-                    except FrameInvalid as refusal:
+                        if verify is not None:
+                            verify(message.key(), value, headers_of(message))
+                        frame = decode(value)
+                    except RecordRejected as refusal:
                         err.print(f"left out offset {message.offset()}: {refusal}", markup=False)
                         continue
                     if not isinstance(frame, Heartbeat):
@@ -153,6 +163,18 @@ def record(
     return 0 if written >= rows else 1
 
 
-def _check(error: KafkaError | None) -> None:
+def _known(consumer: Consumer, topic: str, where: str, trouble: Trouble) -> TopicMetadata:
+    try:
+        known: TopicMetadata = consumer.list_topics(topic, timeout=10).topics[topic]
+    except KafkaException as error:
+        consumer.poll(0)  # serves the callback
+        raise explained(error.args[0], where, trouble) from None
+    return known
+
+
+def _check(error: KafkaError | None, topic: str) -> None:
+    if error is not None and error.name() in DENIED:
+        is_topic = error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
+        raise denied(error, topic if is_topic else READER_GROUP)
     if error is not None and error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  # documented constant
         raise BrokerUnavailable(error.str())

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented there, re-exported without saying so
+    AclOperation,
     AdminClient,
     ConfigResource,
     NewTopic,
@@ -20,8 +21,9 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented 
     TopicMetadata,
 )
 
-from hydrophone.schemas.errors import BrokerUnavailable, ConfigurationError, TopicMissing
+from hydrophone.schemas.errors import BrokerUnavailable, TopicMissing
 from hydrophone.streams.bounded_log import BoundedLog
+from hydrophone.streams.kafka.trouble import DENIED, Trouble, explained
 from hydrophone.streams.topics import DEFAULT_PREFIX, TOPICS, Topic, topic_configs, with_partitions
 
 __all__ = [
@@ -32,6 +34,7 @@ __all__ = [
     "create_topics",
     "describe_topics",
     "require_topics",
+    "unwritable_topics",
 ]
 
 log = logging.getLogger("hydrophone")
@@ -45,11 +48,6 @@ CLUSTER_DEFAULT: Final = -1
 POLL_S: Final = 0.05
 
 DESCRIBED_CONFIGS: Final = ("retention.ms", "cleanup.policy", "message.timestamp.type", "max.message.bytes")
-
-UNREACHABLE: Final = frozenset(
-    {"_ALL_BROKERS_DOWN", "_RESOLVE", "_TIMED_OUT", "_TRANSPORT", "NETWORK_EXCEPTION", "REQUEST_TIMED_OUT"}
-)
-"""Error names that mean silence. Those with an underscore are the client's own, not the broker's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +88,7 @@ def create_topics(
     is reported as `mismatched` with a remedy, never altered.
     """
     declared = tuple(topics) if partitions is None else with_partitions(topics, partitions)
-    with _broker_errors(kafka):
-        client = AdminClient(dict(kafka), logger=BoundedLog(log))
+    with _client(kafka) as client:
         present = client.list_topics(timeout=timeout_s).topics
         absent = [topic for topic in declared if topic.full_name(prefix) not in present]
         created = _create(client, [_new_topic(topic, prefix, replication_factor) for topic in absent], timeout_s)
@@ -103,8 +100,7 @@ def describe_topics(
     kafka: KafkaProperties, names: Iterable[str], *, timeout_s: float = 30.0
 ) -> dict[str, TopicDescription]:
     """The topics of these full names that exist; one that does not is left out."""
-    with _broker_errors(kafka):
-        client = AdminClient(dict(kafka), logger=BoundedLog(log))
+    with _client(kafka) as client:
         known = client.list_topics(timeout=timeout_s).topics
         present = [name for name in names if name in known]
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in present]
@@ -121,8 +117,29 @@ def require_topics(
     found = describe_topics(kafka, wanted, timeout_s=timeout_s)
     if absent := [name for name in wanted if name not in found]:
         listed = ", ".join(f"`{name}`" for name in absent)
-        raise TopicMissing(f"{listed} must exist before anything starts: run `hydrophone topics create`")
+        raise TopicMissing(
+            f"{listed} must exist before anything starts: run `hydrophone topics create`; a broker with ACLs also "
+            "hides what one may not see: grant what `hydrophone topics acls` prints"
+        )
     return found
+
+
+def unwritable_topics(kafka: KafkaProperties, names: Iterable[str], *, timeout_s: float = 30.0) -> tuple[str, ...]:
+    """Those of these topics that whoever asks may not write, or not even see."""
+    with _client(kafka) as client:
+        wanted = TopicCollection(list(names))
+        answers = client.describe_topics(wanted, include_authorized_operations=True, request_timeout=timeout_s)
+        return tuple(sorted(name for name, answer in answers.items() if not _may_write(answer)))
+
+
+def _may_write(answer: Future[Any]) -> bool:
+    try:
+        operations = answer.result().authorized_operations
+    except KafkaException as error:
+        if error.args[0].name() in DENIED:
+            return False
+        raise
+    return operations is None or AclOperation.WRITE in operations
 
 
 def _new_topic(topic: Topic, prefix: str, replication_factor: int) -> NewTopic:
@@ -195,13 +212,13 @@ def _description(metadata: TopicMetadata, configs: Mapping[str, Any]) -> TopicDe
 
 
 @contextmanager
-def _broker_errors(kafka: KafkaProperties) -> Iterator[None]:
-    """Sort what the client raises by remedy: wait for the broker, or change what was asked of it."""
+def _client(kafka: KafkaProperties) -> Iterator[AdminClient]:
+    """Sorts what the client raises by remedy: wait for the broker, or change what was asked of it."""
+    trouble, client = Trouble(), None
     try:
-        yield
+        client = AdminClient(dict(kafka) | {"error_cb": trouble}, logger=BoundedLog(log))
+        yield client
     except KafkaException as error:
-        reason = error.args[0]
-        where = kafka.get("bootstrap.servers", "(no `bootstrap.servers`)")
-        if reason.name() in UNREACHABLE or reason.retriable():
-            raise BrokerUnavailable(f"no answer from the broker at `{where}`: {reason.str()}") from error
-        raise ConfigurationError(f"the broker at `{where}` refused: {reason.name()}, {reason.str()}") from error
+        if client is not None:
+            client.poll(0)  # serves the callback
+        raise explained(error.args[0], str(kafka.get("bootstrap.servers")), trouble) from error

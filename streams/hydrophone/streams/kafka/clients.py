@@ -7,8 +7,9 @@ from typing import Any, Final, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, Producer
 
-from hydrophone.schemas.errors import ConfigurationError
+from hydrophone.streams.acls import READER_GROUP
 from hydrophone.streams.bounded_log import BoundedLog
+from hydrophone.streams.kafka.trouble import refused_settings
 
 __all__ = ["Properties", "consumer", "producer", "reader", "transactional_id"]
 
@@ -71,7 +72,7 @@ def reader(kafka: Properties) -> Consumer:
         Consumer,
         {
             **kafka,
-            "group.id": f"hydrophone-reader-{secrets.token_hex(4)}",
+            "group.id": f"{READER_GROUP}{secrets.token_hex(4)}",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "isolation.level": "read_committed",
@@ -90,4 +91,4 @@ def _make(kind: type[C], properties: dict[str, Any]) -> C:
     try:
         return kind(properties, logger=BoundedLog(log))
     except KafkaException as error:
-        raise ConfigurationError(f"the Kafka client refuses its settings: {error.args[0].str()}") from None
+        raise refused_settings(error.args[0]) from None

@@ -15,7 +15,9 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 
 from hydrophone.schemas.errors import BrokerUnavailable, ConfigurationError, Fenced, Retryable
 from hydrophone.streams.failpoints import reach
+from hydrophone.streams.kafka.admin import unwritable_topics
 from hydrophone.streams.kafka.clients import Properties, producer
+from hydrophone.streams.kafka.trouble import DENIED, denied
 from hydrophone.streams.outputs import Output
 
 __all__ = ["AtLeastOnce", "Delivery", "DeliveryFailed", "ExactlyOnce", "send"]
@@ -26,16 +28,12 @@ TIMEOUT_S: Final = 30.0
 HANG_S: Final = 120.0
 PERMANENT: Final = frozenset(
     {
-        "TOPIC_AUTHORIZATION_FAILED",
-        "GROUP_AUTHORIZATION_FAILED",
-        "TRANSACTIONAL_ID_AUTHORIZATION_FAILED",
-        "CLUSTER_AUTHORIZATION_FAILED",
         "MSG_SIZE_TOO_LARGE",
         "INVALID_RECORD",
         "POLICY_VIOLATION",
     }
 )
-"""What the broker will answer again, however often it is asked."""
+"""What the broker will answer again, however often it is asked; so is what it denies."""
 
 BROKER_EXIT_CODE: Final = 4
 ANY_PARTITION: Final = -1
@@ -69,7 +67,7 @@ class ExactlyOnce:
         try:
             made.init_transactions(TIMEOUT_S)
         except KafkaException as error:
-            raise _named(error.args[0], f"transactional id `{self._id}` could not be initialised") from error
+            raise _named(error.args[0], self._id) from error
         return made
 
     def deliver(self, outputs: Sequence[Output], offsets: Sequence[TopicPartition], consumer: Consumer) -> None:
@@ -88,12 +86,12 @@ class ExactlyOnce:
             self._producer.commit_transaction(TIMEOUT_S)
             reach("after-commit")
         except KafkaException as error:
-            self._give_up(error.args[0])
+            self._give_up(error.args[0], outputs)
         except BufferError as error:
             self._abort()
             raise DeliveryFailed(f"the producer's queue is full: {error}") from error
 
-    def _give_up(self, error: KafkaError) -> None:
+    def _give_up(self, error: KafkaError, outputs: Sequence[Output]) -> None:
         if error.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED):  # noqa: SLF001  # documented constants
             raise Fenced(
                 f"transactional id `{self._id}` is in use by another process, or ran out while this one stood still: "
@@ -103,7 +101,11 @@ class ExactlyOnce:
             self._abort()
         else:
             self._rebuild()
-        _refuse_for_good(self._refused or [(error, f"transactional id `{self._id}`")])
+        _refuse_for_good(self._refused)
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:  # it does not say which
+            topics = {output.topic for output in outputs}
+            raise denied(error, "`, `".join(unwritable_topics(self._kafka, topics) or sorted(topics)))
+        _refuse_for_good([(error, self._id)])
         raise DeliveryFailed(f"{error.str()}{''.join(f'; `{t}`: {e.str()}' for e, t in self._refused[:1])}")
 
     def _report(self, error: KafkaError | None, message: Message) -> None:
@@ -127,6 +129,8 @@ def _refuse_for_good(refused: Sequence[tuple[KafkaError, str]]) -> None:
     """Raise `ConfigurationError` where trying again cannot help. librdkafka purges what it had not sent when a
     transaction aborts: the first refusal with a cause of its own is the reason."""
     for error, what in refused:
+        if error.name() in DENIED:
+            raise denied(error, what)
         if error.name() in PERMANENT:
             raise ConfigurationError(f"`{what}` refuses an output: {error.str()}; run `hydrophone doctor`")
 
@@ -152,7 +156,7 @@ def _end_process() -> None:
 class AtLeastOnce:
     def __init__(self, kafka: Properties) -> None:
         self._producer = producer(kafka, transactional_id=None)
-        self._failed: list[KafkaError] = []
+        self._failed: list[tuple[KafkaError, str]] = []
 
     def deliver(self, outputs: Sequence[Output], offsets: Sequence[TopicPartition], consumer: Consumer) -> None:
         """Raises `DeliveryFailed`; then some outputs may have been delivered, and will be again."""
@@ -173,14 +177,14 @@ class AtLeastOnce:
         for output in outputs:
             _produce(self._producer, output, self._report)
         left = self._producer.flush(TIMEOUT_S)
-        _refuse_for_good([(error, "a topic") for error in self._failed])
+        _refuse_for_good(self._failed)
         if left or self._failed:
-            reason = self._failed[0].str() if self._failed else "time ran out"
+            reason = self._failed[0][0].str() if self._failed else "time ran out"
             raise DeliveryFailed(f"{left + len(self._failed)} outputs were not acknowledged: {reason}")
 
-    def _report(self, error: KafkaError | None, _message: Message) -> None:
+    def _report(self, error: KafkaError | None, message: Message) -> None:
         if error is not None:
-            self._failed.append(error)
+            self._failed.append((error, message.topic() or ""))
 
     def close(self) -> None:
         self._producer.flush(TIMEOUT_S)
@@ -206,7 +210,10 @@ def _enqueue(to: Producer, output: Output, report: Any) -> None:
     )
 
 
-def _named(error: KafkaError, what: str) -> Exception:
+def _named(error: KafkaError, transactional_id: str) -> Exception:
+    if error.name() in DENIED:
+        return denied(error, transactional_id)
+    what = f"transactional id `{transactional_id}` could not be initialised"
     if error.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED):  # noqa: SLF001  # documented constants
         return Fenced(f"{what}: {error.str()}")
     return BrokerUnavailable(f"{what}: {error.str()}; is the broker reachable and does it support transactions?")
@@ -222,6 +229,8 @@ def send(kafka: Properties, output: Output) -> None:
 
     one = producer(kafka, transactional_id=None)
     _produce(one, output, report)
-    if one.flush(TIMEOUT_S) or failed:
+    left = one.flush(TIMEOUT_S)
+    _refuse_for_good([(error, output.topic) for error in failed])
+    if left or failed:
         reason = failed[0].str() if failed else "no answer"
         raise BrokerUnavailable(f"`{output.topic}` did not take the record: {reason}")
