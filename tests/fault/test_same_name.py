@@ -1,7 +1,7 @@
-"""A second processor under the name of one that is at work ends and says so; it does not wait in silence for ever.
+"""Of two processors under one name the later one stays; the earlier ends and says so.
 
-The broker refuses a member whose name is taken (KIP-848), and the client never asks again: a process that went on would
-look alive and do nothing. What starts it again finds the name free once the first is gone, or its session has ended.
+A named processor that is started again must get its place although the broker still counts on the first. So the last to
+come wins, as with the transactional id, and the first does not go on beside it or wait in silence.
 """
 
 from pathlib import Path
@@ -10,20 +10,23 @@ import pytest
 from deploy.broker.kraft import KraftBroker
 from tests.support.stage import Stage
 
-from hydrophone.schemas.errors import HydrophoneError
+from hydrophone.schemas.errors import Fenced
 
 pytestmark = pytest.mark.broker
 
 
-def test_second_processor_of_a_name_ends(broker: KraftBroker, topic_prefix: str, tmp_path: Path) -> None:
-    #   first    ────────────────
-    #   second        ──✗
+def test_first_processor_of_a_name_ends_when_another_takes_it(
+    broker: KraftBroker, topic_prefix: str, tmp_path: Path
+) -> None:
+    #   first    ──────────✗
+    #   second        ──────────
     stage = Stage.of(broker.bootstrap, topic_prefix, tmp_path, ["one"])
     stage.send_windows(range(4))
-    with stage.in_process(instance_id="same"):
+    with stage.in_process(instance_id="same") as first:
         stage.await_scores_of(2)
-        with stage.in_process(instance_id="same") as second:
-            error = second.wait(40)
+        with stage.in_process(instance_id="same"):
+            error = first.wait(60)
+            stage.send_windows(range(4, 8))
+            stage.await_scores_of(6)
 
-    assert isinstance(error, HydrophoneError)
-    assert "instance" in str(error).lower()
+    assert isinstance(error, Fenced)

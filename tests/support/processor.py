@@ -61,6 +61,7 @@ class Processor:
         is_forked: bool = False,
     ) -> None:
         self.log_path = folder / f"{name}.log"
+        self.log_path.touch()
         environ = environment() | dict(variables or {}) | {"HYDROPHONE_FAILPOINT": failpoint}
         launch = Forked if is_forked else _fresh
         self._process: Running = launch(arguments, folder, environ, self.log_path)

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
@@ -55,10 +55,14 @@ class Delivery(Protocol):
 class ExactlyOnce:
     """One transaction a batch. After an end that cannot be known the producer is rebuilt: its `init_transactions`
     settles the old transaction first (librdkafka does not implement KIP-890, so a late EndTxn could otherwise hit the
-    next one)."""
+    next one).
 
-    def __init__(self, kafka: Properties, transactional_id: str) -> None:
-        self._kafka, self._id = kafka, transactional_id
+    `is_named`: the id is one that another process may take over. One that nobody else can have is fenced by the broker
+    alone, when a transaction ran out because this process or the broker stood still: then it is rebuilt like any other.
+    """
+
+    def __init__(self, kafka: Properties, transactional_id: str, *, is_named: bool = True) -> None:
+        self._kafka, self._id, self._is_named = kafka, transactional_id, is_named
         self._refused: list[tuple[KafkaError, str]] = []
         self._producer = self._fresh()
 
@@ -71,7 +75,7 @@ class ExactlyOnce:
         return made
 
     def deliver(self, outputs: Sequence[Output], offsets: Sequence[TopicPartition], consumer: Consumer) -> None:
-        """Raises `DeliveryFailed`, or `Fenced` when another process holds this transactional id."""
+        """Raises `DeliveryFailed`, or `Fenced` when another process took this transactional id over."""
         self._refused.clear()
         reach("before-commit")
         try:
@@ -92,7 +96,8 @@ class ExactlyOnce:
             raise DeliveryFailed(f"the producer's queue is full: {error}") from error
 
     def _give_up(self, error: KafkaError, outputs: Sequence[Output]) -> None:
-        if error.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED):  # noqa: SLF001  # documented constants
+        is_fenced = error.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED)  # noqa: SLF001  # documented
+        if is_fenced and self._is_named:
             raise Fenced(
                 f"transactional id `{self._id}` is in use by another process, or ran out while this one stood still: "
                 f"{error.str()}"
@@ -122,7 +127,8 @@ class ExactlyOnce:
         self._producer = self._fresh()
 
     def close(self) -> None:
-        self._producer.flush(0)
+        with suppress(KafkaException):  # a fenced producer has nothing to flush, and what ended us is to be heard
+            self._producer.flush(0)
 
 
 def _refuse_for_good(refused: Sequence[tuple[KafkaError, str]]) -> None:
