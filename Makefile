@@ -4,13 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PEERS := .venv-peers
+STREAMS := .venv-streams
 UV_VERSION := 0.13.8
 # One thread each for two test workers; benchmarks set their own.
 TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 SOURCES := schemas detectors streams tests benchmarks deploy examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast recovery fuzz check format bench bench-quick bench-engine bench-ingest bench-tap bench-detection peers broker-jars schemas lock clean
+.PHONY: help setup demo test test-fast recovery fuzz faults soak soak-peers check format bench bench-quick bench-engine bench-ingest bench-tap bench-detection bench-stream peers streams broker-jars schemas lock clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -39,6 +40,15 @@ recovery: setup ## crashes, rebalances and zombies by the ten thousand (minutes)
 fuzz: setup ## 5,000 hostile inputs for every parser (minutes)
 	HYDROPHONE_FUZZ_EXAMPLES=5000 $(TEST_ENV) $(BIN)/python -m pytest -n 0 tests/fuzz
 
+faults: setup ## every fault of docs/reliability.md on a real broker, the long ones too (a quarter of an hour)
+	HYDROPHONE_THOROUGH=1 HYDROPHONE_REQUIRE_BROKER=1 $(TEST_ENV) $(BIN)/python -m pytest tests/fault
+
+soak: setup ## three workers under random faults, 2,000 windows and more; ARGS="--seed 7" runs a series again
+	$(TEST_ENV) $(BIN)/python -m benchmarks.soak $(ARGS)
+
+soak-peers: setup streams ## the same faults against Faust's and quixstreams' windows
+	$(TEST_ENV) $(BIN)/python -m benchmarks.soak_peers $(ARGS)
+
 check: setup ## lint, types, layering, stale generated files
 	$(BIN)/ruff check $(SOURCES)
 	$(BIN)/ruff format --check $(SOURCES)
@@ -63,16 +73,27 @@ bench-tap: setup ## what a tap costs the model
 bench-detection: setup ## power, level and benign change on Fashion-MNIST (hours; the first run trains and attacks)
 	$(BIN)/python -m benchmarks.detection
 
+bench-stream: setup streams ## the stream side against other libraries, with and without its guarantees (half an hour)
+	$(BIN)/python -m benchmarks.stream
+
 bench-quick: setup ## a short run of each benchmark that needs no second environment, results thrown away
 	$(BIN)/python -m benchmarks.engine --quick --out $$(mktemp -d)
 	$(BIN)/python -m benchmarks.ingest --quick --out $$(mktemp -d)
 	$(BIN)/python -m benchmarks.tap --quick --out $$(mktemp -d)
+	$(TEST_ENV) $(BIN)/python -m benchmarks.soak --quick --out $$(mktemp -d)
 
 peers: $(PEERS)/.installed ## the environment of the libraries we compare with (they pin an old numpy)
 
 $(PEERS)/.installed: benchmarks/peers/requirements.lock | setup
 	$(PYTHON) -m venv $(PEERS)
 	$(BIN)/uv pip install --quiet --python $(PEERS)/bin/python --require-hashes -r benchmarks/peers/requirements.lock
+	@touch $@
+
+streams: $(STREAMS)/.installed ## the environment of the stream libraries we compare with
+
+$(STREAMS)/.installed: benchmarks/peers/streams.lock | setup
+	$(PYTHON) -m venv $(STREAMS)
+	$(BIN)/uv pip install --quiet --python $(STREAMS)/bin/python --require-hashes -r benchmarks/peers/streams.lock
 	@touch $@
 
 broker-jars: setup ## fetch Apache Kafka's jars for the tests (Java 17, Maven)
@@ -86,6 +107,8 @@ lock: setup ## resolve the versions anew
 	  --extra all --extra dev --output-file requirements.lock pyproject.toml
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
 	  --output-file benchmarks/peers/requirements.lock benchmarks/peers/requirements.in
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
+	  --output-file benchmarks/peers/streams.lock benchmarks/peers/streams.in
 
 clean: ## remove what the verbs made
-	rm -rf $(VENV) $(PEERS) hydrophone-demo deploy/broker/target .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) $(STREAMS) hydrophone-demo deploy/broker/target .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

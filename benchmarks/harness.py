@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final, Literal
 
-__all__ = ["Goal", "Measured", "interleaved", "load_goals", "run", "wilson"]
+__all__ = ["Goal", "Measured", "interleaved", "load_goals", "provenance", "run", "wilson"]
 
 HERE: Final = Path(__file__).parent
 GOALS: Final = HERE / "goals.json"
@@ -161,13 +161,17 @@ def _print_table(rows: Sequence[_Row], goals: Mapping[str, Goal]) -> None:
 
 def _write(path: Path, rows: Sequence[_Row], packages: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    result: dict[str, Any] = {
+    result = provenance(packages) | {"rows": [asdict(row) for row in rows]}
+    path.write_text(json.dumps(result, indent=1) + "\n")
+
+
+def provenance(packages: Iterable[str]) -> dict[str, Any]:
+    """What was measured, where, and with which versions: what a reader of numbers needs beside them."""
+    return {
         "commit": _commit(),
         "machine": _machine(),
         "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
-        "rows": [asdict(row) for row in rows],
     }
-    path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def _commit() -> str:

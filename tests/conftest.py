@@ -1,7 +1,7 @@
 """Fixtures that more than one folder of tests asks for.
 
-The real broker is started once per test process. Under pytest-xdist the tests that use it stay on one worker, whatever
-`--dist` says, so that one Java process serves them all.
+The real broker is started once per test process that needs one. Under pytest-xdist each file of broker tests stays on
+one worker, whatever `--dist` says, and they come first: they are the long ones.
 """
 
 import re
@@ -18,18 +18,19 @@ BROKER_FOLDERS = ("tests/integration/", "tests/fault/")
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """Deal tests out one by one, those of the broker folders as one.
+    """Deal tests out one by one, those of the broker folders by file, in the order of their folders.
 
     Not by `xdist_group` marks: xdist 3.8 hands them on in a node attribute that pytest 9.2 no longer reads.
     """
     # Imported here because only a parallel run needs it; it ships no types.
     from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]  # noqa: PLC0415
 
-    class BrokerTogether(LoadScopeScheduling):  # type: ignore[misc]
+    class BrokerFiles(LoadScopeScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
-            return "broker" if nodeid.startswith(BROKER_FOLDERS) else nodeid
+            return nodeid.split("::", maxsplit=1)[0] if nodeid.startswith(BROKER_FOLDERS) else nodeid
 
-    return BrokerTogether(config, log)
+    config.option.loadscopereorder = False  # by size would put them last
+    return BrokerFiles(config, log)
 
 
 @pytest.fixture(scope="session")

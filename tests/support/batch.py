@@ -35,6 +35,9 @@ class LogRecord(Protocol):
     def value(self) -> bytes | None: ...
 
 
+Rows = tuple[int, ...]
+
+
 @dataclass(frozen=True)
 class BatchRules:
     """`sizes` are the features of each layer a model's frames must bring; a model without an entry has no reference.
@@ -98,11 +101,15 @@ class Batch:
 
 
 def batch_of(
-    log: Iterable[LogRecord], rules: BatchRules, advances: Mapping[int, Sequence[tuple[int, int]]] | None = None
+    log: Iterable[LogRecord],
+    rules: BatchRules,
+    advances: Mapping[int, Sequence[tuple[int, int]]] | None = None,
+    late: Mapping[tuple[int, int], Rows] | None = None,
 ) -> Batch:
     """Everything the log comes to. Records of a partition must be in the order of their offsets.
 
-    `advances`, by partition: where the clock moved the watermark to, before the record of which offset.
+    A clock that closed idle windows leaves no trace in the log: `advances`, by partition, say where it moved the
+    watermark to, before the record of which offset; or, where that is not known, `late` says which rows were, by place.
     """
     batch = Batch()
     watermarks: dict[int, int] = {}
@@ -120,7 +127,8 @@ def batch_of(
             batch.heartbeats += 1
             times = [frame.event_time_ms]
         else:
-            if not _add(batch, record, frame, watermarks.get(record.partition), rules):
+            given = None if late is None else late.get((record.partition, record.offset), ())
+            if not _add(batch, record, frame, watermarks.get(record.partition), given, rules):
                 continue
             times = [int(time) for time in frame.event_time_ms if time >= 0]
         for time in times:
@@ -154,9 +162,15 @@ def _frame(record: LogRecord, rules: BatchRules) -> Frame | Heartbeat:
     return frame
 
 
-def _add(batch: Batch, record: LogRecord, frame: Frame, watermark: int | None, rules: BatchRules) -> bool:
+def _add(
+    batch: Batch, record: LogRecord, frame: Frame, watermark: int | None, given: Rows | None, rules: BatchRules
+) -> bool:
     """Each row to its fate; False, and nothing done, when all open windows of the frame have counted it before."""
+    if given is not None:
+        watermark = None
     fates = [_fate(int(time), record.timestamp_ms, watermark, rules) for time in frame.event_time_ms]
+    for row in given or ():
+        fates[row] = "late"
     open_starts = {fate for fate in fates if isinstance(fate, int)}
     counted = {
         start

@@ -26,8 +26,8 @@ def frame_id(name: object) -> str:
 
 def plain_frame(layers: Mapping[str, NDArray[Any]], name: object = "frame", **parts: Any) -> Frame:
     """A frame of `MODEL` around some layers; `name` decides its id."""
-    parts = {"event_time_ms": T0, "frame_id": frame_id(name)} | parts
-    return Frame(MODEL, layers, **parts)
+    chosen: dict[str, Any] = {"event_time_ms": T0, "frame_id": frame_id(name)} | parts
+    return Frame(MODEL, layers, **chosen)
 
 
 def gaussian_frame(

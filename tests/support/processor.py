@@ -11,6 +11,7 @@ from typing import Final, Self, TypeVar
 import numpy as np
 from confluent_kafka import KafkaException
 from tests.support.broker import Record, read_all
+from tests.support.forked import Forked, Running
 from tests.support.frames import frame_id
 
 from hydrophone.detectors import Reference, fit_reference
@@ -50,17 +51,24 @@ class Processor:
     """A running `hydrophone process`. Use it as a context manager: it does not outlive the block."""
 
     def __init__(
-        self, arguments: Sequence[str], folder: Path, name: str, variables: Mapping[str, str] | None = None
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        name: str,
+        *,
+        variables: Mapping[str, str] | None = None,
+        failpoint: str = "",
+        is_forked: bool = False,
     ) -> None:
         self.log_path = folder / f"{name}.log"
-        self._log = self.log_path.open("ab")
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "hydrophone.streams.cli", *arguments],
-            cwd=folder,
-            env=environment() | dict(variables or {}),
-            stdout=self._log,
-            stderr=self._log,
-        )
+        self.log_path.touch()
+        environ = environment() | dict(variables or {}) | {"HYDROPHONE_FAILPOINT": failpoint}
+        launch = Forked if is_forked else _fresh
+        self._process: Running = launch(arguments, folder, environ, self.log_path)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
 
     @property
     def log(self) -> str:
@@ -69,6 +77,9 @@ class Processor:
     @property
     def returncode(self) -> int | None:
         return self._process.poll()
+
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
     def kill(self) -> None:
         """At once and without a word: SIGKILL."""
@@ -89,7 +100,6 @@ class Processor:
     def __exit__(self, *_: object) -> None:
         if self._process.poll() is None:
             self.kill()
-        self._log.close()
 
 
 def start(
@@ -99,6 +109,8 @@ def start(
     *,
     name: str = "worker",
     variables: Mapping[str, str] | None = None,
+    failpoint: str = "",
+    is_forked: bool = False,
     **options: object,
 ) -> Processor:
     """`hydrophone process` with small windows; options as on the command line, underscores for dashes.
@@ -121,7 +133,7 @@ def start(
     for option, value in settings.items():
         values = value if isinstance(value, list | tuple) else [value]
         arguments += [text for one in values for text in (f"--{option.replace('_', '-')}", str(one))]
-    return Processor(arguments, folder, name, variables)
+    return Processor(arguments, folder, name, variables=variables, failpoint=failpoint, is_forked=is_forked)
 
 
 def cli(
@@ -137,6 +149,15 @@ def cli(
         timeout=timeout_s,
         check=False,
     )
+
+
+def _fresh(
+    arguments: Sequence[str], folder: Path, variables: Mapping[str, str], log: Path
+) -> "subprocess.Popen[bytes]":
+    """As a shell would start it."""
+    with log.open("ab") as to:
+        command = [sys.executable, "-m", "hydrophone.streams.cli", *arguments]
+        return subprocess.Popen(command, cwd=folder, env=variables, stdout=to, stderr=to)
 
 
 def environment() -> dict[str, str]:

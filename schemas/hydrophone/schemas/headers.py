@@ -13,7 +13,14 @@ from hydrophone.schemas.errors import RecordRejected
 from hydrophone.schemas.event import Event
 from hydrophone.schemas.operations import DeadLetter
 
-__all__ = ["WireRecord", "dead_letter_from_headers", "dead_letter_headers", "from_record", "to_record"]
+__all__ = [
+    "DEAD_LETTER_PREFIX",
+    "WireRecord",
+    "dead_letter_from_headers",
+    "dead_letter_headers",
+    "from_record",
+    "to_record",
+]
 
 SOURCE: Final = "urn:hydrophone"
 DEAD_LETTER_PREFIX: Final = "hydrophone_"

@@ -112,7 +112,8 @@ def _protocol(settings: Settings, kafka: dict[str, str]) -> GroupProtocol:
 def _delivery(settings: Settings, kafka: dict[str, str]) -> Delivery:
     if settings.guarantee == "at-least-once":
         return AtLeastOnce(kafka)
-    return ExactlyOnce(kafka, clients.transactional_id(settings.group, settings.instance_id))
+    name = clients.transactional_id(settings.group, settings.instance_id)
+    return ExactlyOnce(kafka, name, is_named=settings.instance_id is not None)
 
 
 def _evidence(settings: Settings, telemetry: Telemetry) -> EvidenceStore | None:

@@ -16,6 +16,7 @@ from hydrophone.streams.budget import alarm_rules
 from hydrophone.streams.catalog import ReferenceCatalog
 from hydrophone.streams.effects import WindowClosed
 from hydrophone.streams.evidence import EvidenceStore
+from hydrophone.streams.failpoints import reach
 
 __all__ = ["Examined", "Judge", "Judgement", "Question", "SampleRules"]
 
@@ -90,6 +91,7 @@ class Judge:
 
     def examine(self, question: Question) -> Examined:
         """The test, and the evidence kept where it rejects."""
+        reach("in-test")
         sample, reference = question.closed.sample, question.reference
         if reference is None or sample is None:
             return Examined(question, reason="no_reference" if reference is None else "no_rows")

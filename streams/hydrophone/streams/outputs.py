@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from hydrophone.schemas.event import Event
-from hydrophone.schemas.headers import dead_letter_headers, to_record
+from hydrophone.schemas.headers import DEAD_LETTER_PREFIX, dead_letter_headers, to_record
 from hydrophone.schemas.operations import DeadLetter, ModelState, OperationalEvent
 from hydrophone.streams import topics
 from hydrophone.streams.effects import DeadLettered, RowsLate, SummaryClosed, TimePassed
@@ -73,8 +73,11 @@ class OutputTopics:
         return outputs
 
     def late(self, effect: RowsLate) -> Output:
-        rows = [("rows", json.dumps(effect.rows).encode())]
-        return _whole_or_place(topics.LATE.full_name(self.prefix), effect.record, rows)
+        record = effect.record
+        place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
+        ours = [("rows", json.dumps(effect.rows).encode())]
+        ours += [(f"{DEAD_LETTER_PREFIX}{name}", str(value).encode()) for name, value in place.items()]
+        return _whole_or_place(topics.LATE.full_name(self.prefix), record, ours)
 
     def dead_letter(self, effect: DeadLettered) -> Output:
         record = effect.record
@@ -109,7 +112,7 @@ class OutputTopics:
 
 
 def _whole_or_place(topic: str, record: Record, ours: Sequence[tuple[str, bytes | None]]) -> Output:
-    """The record as it came, with our headers after its own.
+    """The record as it came, with our headers, its place among them, after its own.
 
     One that was small only because it was compressed can be larger than any topic takes: then its place must do.
     """
@@ -117,8 +120,5 @@ def _whole_or_place(topic: str, record: Record, ours: Sequence[tuple[str, bytes 
     size = sum(len(name) + len(value or b"") for name, value in own) + len(record.key or b"") + len(record.value or b"")
     if size <= LARGEST_RECORD:
         return Output(topic, record.key, record.value, own)
-    place = {"topic": record.topic, "partition": record.partition, "offset": record.offset}
-    told = {name.removeprefix("hydrophone_") for name, _ in ours}
     headers = [*ours, ("omitted-bytes", str(len(record.value or b"")).encode())]
-    headers += [(f"hydrophone_{name}", str(value).encode()) for name, value in place.items() if name not in told]
     return Output(topic, (record.key or b"")[:KEY_KEPT], None, headers)

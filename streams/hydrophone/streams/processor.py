@@ -116,6 +116,8 @@ def step(
 ) -> tuple[PartitionState, list[Effect]]:
     """Take one record, or the end of the partition, into account. `now_ms` matters to an idle partition alone."""
     if isinstance(event, PartitionEnd):
+        if state.position < state.replay_until:  # a broker just back can show an end before what was processed
+            return state, []
         # Sharded windows wait for every partition: one that never held a record must not hold them up.
         before = 0 if state.watermark_ms is None and rules.shards else state.watermark_ms
         state.watermark_ms = rules.time.when_idle(before, now_ms)

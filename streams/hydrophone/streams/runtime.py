@@ -239,7 +239,7 @@ class Runtime:
                 "`--instance-id` is held by another process, or by one that was killed less than the group's session "
                 f"time-out ago: {error.str()}"
             )
-        elif code == KafkaError._FATAL or error.fatal():  # noqa: SLF001
+        elif code == KafkaError._FATAL or error.fatal():  # noqa: SLF001  # takes no more part, for ever
             raise BrokerUnavailable(error.str())
         elif error.name() in DENIED:
             is_topic = code == KafkaError.TOPIC_AUTHORIZATION_FAILED
@@ -386,6 +386,9 @@ class Runtime:
     # -- partitions ---------------------------------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        if self._stopping.is_set():  # a rebalance on the way out: without state nothing of them is read or committed
+            consumer.incremental_assign(partitions)
+            return
         log.info("partitions assigned", extra=self._named(partitions))
         places = [self._recover_patiently(key_of(p)) for p in partitions]
         consumer.incremental_assign(places)

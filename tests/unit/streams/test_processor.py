@@ -394,3 +394,18 @@ def test_a_record_whose_headers_cannot_be_read_is_dead_lettered() -> None:
     assert isinstance(letter, DeadLettered)
     assert letter.reason == "bad_headers"
     assert state.position == 1
+
+
+def test_clock_closes_nothing_while_a_replay_is_under_way() -> None:
+    #   offsets   0 1 | 2       processed up to 2 before the restart; the window [0, 10) is open
+    #   seen      0 END 1 END   an end before offset 2 is what a broker that is just back shows
+    stream = Stream()
+    stream.state = recover("t", 0, 0, Checkpoint(10, None, 2))
+
+    stream.send(rows([1, 2], "first"))
+    assert not stream.idle(now_ms=500)
+    stream.send(rows([3], "second"))
+    (closed,) = stream.idle(now_ms=500)
+
+    assert isinstance(closed, WindowClosed)
+    assert closed.counts.seen == 3

@@ -108,10 +108,11 @@ def process(
 
 def run(settings: Settings) -> None:
     """Build a processor and run it until a signal comes."""
-    from hydrophone.streams import observe
+    from hydrophone.streams import failpoints, observe
     from hydrophone.streams.assembly import build_runtime
     from hydrophone.streams.kafka.admin import require_topics
 
+    failpoints.arm_from_environment()
     if settings.metrics_port is not None or settings.otlp_endpoint is not None:
         observe.export(metrics_port=settings.metrics_port, otlp_endpoint=settings.otlp_endpoint)
     if settings.guarantee == "exactly-once":

@@ -8,12 +8,13 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final, Protocol
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicPartition
 
 from hydrophone.schemas.errors import BrokerUnavailable, ConfigurationError, Fenced, Retryable
+from hydrophone.streams.failpoints import reach
 from hydrophone.streams.kafka.admin import unwritable_topics
 from hydrophone.streams.kafka.clients import Properties, producer
 from hydrophone.streams.kafka.trouble import DENIED, denied
@@ -54,10 +55,14 @@ class Delivery(Protocol):
 class ExactlyOnce:
     """One transaction a batch. After an end that cannot be known the producer is rebuilt: its `init_transactions`
     settles the old transaction first (librdkafka does not implement KIP-890, so a late EndTxn could otherwise hit the
-    next one)."""
+    next one).
 
-    def __init__(self, kafka: Properties, transactional_id: str) -> None:
-        self._kafka, self._id = kafka, transactional_id
+    `is_named`: the id is one that another process may take over. One that nobody else can have is fenced by the broker
+    alone, when a transaction ran out because this process or the broker stood still: then it is rebuilt like any other.
+    """
+
+    def __init__(self, kafka: Properties, transactional_id: str, *, is_named: bool = True) -> None:
+        self._kafka, self._id, self._is_named = kafka, transactional_id, is_named
         self._refused: list[tuple[KafkaError, str]] = []
         self._producer = self._fresh()
 
@@ -70,8 +75,9 @@ class ExactlyOnce:
         return made
 
     def deliver(self, outputs: Sequence[Output], offsets: Sequence[TopicPartition], consumer: Consumer) -> None:
-        """Raises `DeliveryFailed`, or `Fenced` when another process holds this transactional id."""
+        """Raises `DeliveryFailed`, or `Fenced` when another process took this transactional id over."""
         self._refused.clear()
+        reach("before-commit")
         try:
             self._producer.begin_transaction()
             for output in outputs:
@@ -80,7 +86,9 @@ class ExactlyOnce:
                 metadata = consumer.consumer_group_metadata()
                 with _deadline():
                     self._producer.send_offsets_to_transaction(list(offsets), metadata, TIMEOUT_S)
+            reach("after-produce")
             self._producer.commit_transaction(TIMEOUT_S)
+            reach("after-commit")
         except KafkaException as error:
             self._give_up(error.args[0], outputs)
         except BufferError as error:
@@ -88,8 +96,12 @@ class ExactlyOnce:
             raise DeliveryFailed(f"the producer's queue is full: {error}") from error
 
     def _give_up(self, error: KafkaError, outputs: Sequence[Output]) -> None:
-        if error.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED):  # noqa: SLF001  # documented constants
-            raise Fenced(f"transactional id `{self._id}` is in use by another process: {error.str()}")
+        is_fenced = error.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED)  # noqa: SLF001  # documented
+        if is_fenced and self._is_named:
+            raise Fenced(
+                f"transactional id `{self._id}` is in use by another process, or ran out while this one stood still: "
+                f"{error.str()}"
+            )
         if error.txn_requires_abort():
             self._abort()
         else:
@@ -115,7 +127,8 @@ class ExactlyOnce:
         self._producer = self._fresh()
 
     def close(self) -> None:
-        self._producer.flush(0)
+        with suppress(KafkaException):  # a fenced producer has nothing to flush, and what ended us is to be heard
+            self._producer.flush(0)
 
 
 def _refuse_for_good(refused: Sequence[tuple[KafkaError, str]]) -> None:
@@ -153,11 +166,14 @@ class AtLeastOnce:
 
     def deliver(self, outputs: Sequence[Output], offsets: Sequence[TopicPartition], consumer: Consumer) -> None:
         """Raises `DeliveryFailed`; then some outputs may have been delivered, and will be again."""
+        reach("before-commit")
         try:
             self._send([output for output in outputs if not output.is_memory])
             self._send([output for output in outputs if output.is_memory])  # or a crash could leave an alert untold
+            reach("after-produce")
             if offsets:
                 consumer.commit(offsets=list(offsets), asynchronous=False)
+            reach("after-commit")
         except (KafkaException, BufferError) as error:
             raise DeliveryFailed(str(error)) from error
 

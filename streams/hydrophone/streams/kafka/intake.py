@@ -34,7 +34,8 @@ class Intake:
 
     def poll(self, wait_ms: int) -> None:
         """Serve the group, and put what came behind what is there. Rebalance callbacks run in here."""
-        self._backlog.extend(self._consumer.consume(self._batch, timeout=wait_ms / 1000))
+        came = self._consumer.consume(self._batch, timeout=wait_ms / 1000)
+        self._backlog.extend(came)  # not in one expression: `drop` may have put another backlog in place meanwhile
 
     def next(self) -> Message:
         return self._backlog.popleft()

@@ -2,13 +2,12 @@
 
 Two processors share three partitions. While records come in, one of them is killed at seeded points and replaced at
 once. In the end a reader of committed records finds every window of every model exactly once, with the content that a
-batch over the whole log computes; and every late record and every dead letter exactly once.
+batch over the whole log computes; and every late record and every dead letter exactly once. At chosen points instead of
+random moments: `test_kill_points.py`.
 """
 
-import json
 import random
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import pytest
 from confluent_kafka import Producer
 from deploy.broker.kraft import KraftBroker
-from tests.support.batch import Batch, BatchRules, batch_of
+from tests.support.batch import BatchRules, batch_of
 from tests.support.broker import read_all
 from tests.support.processor import (
     SAMPLING_KEY,
@@ -29,16 +28,14 @@ from tests.support.processor import (
     small_reference,
     start,
 )
+from tests.support.reckoning import reckon
+from tests.support.thorough import only_when_thorough
 
-from hydrophone.detectors import Reference
-from hydrophone.schemas.event import WindowBounds
 from hydrophone.schemas.frame import Heartbeat
-from hydrophone.schemas.headers import dead_letter_from_headers
-from hydrophone.schemas.score import WindowScore
 from hydrophone.streams.clock import now_ms
-from hydrophone.streams.topics import ACTIVATIONS, DEADLETTER, LATE
+from hydrophone.streams.topics import ACTIVATIONS
 
-pytestmark = [pytest.mark.broker, pytest.mark.slow]
+pytestmark = [pytest.mark.broker, pytest.mark.slow, only_when_thorough]
 
 MODELS = [f"model-{number}" for number in range(7)]
 WINDOWS = 52
@@ -84,23 +81,11 @@ def test_killed_workers_leave_every_window_exactly_once(broker: KraftBroker, top
         await_until(lambda: all("processor started" in worker.log for worker in workers), "signals are heeded")
         assert [worker.drain() for worker in workers] == [0, 0]
 
-    assert len(batch.windows) >= 300
-    scores = scores_of(broker.bootstrap, topic_prefix)
-    assert Counter((s.model, s.window.start_ms) for s in scores) == Counter(list(batch.windows))
-    _assert_contents(scores, batch, references)
-    late = [
-        (r.value, tuple(json.loads(r.headers["rows"] or b"")))
-        for r in read_all(broker.bootstrap, LATE.full_name(topic_prefix))
-    ]
-    by_place = {(record.partition, record.offset): record for record in log}
-    assert Counter(late) == Counter((by_place[place].value, rows) for place, rows in batch.late.items())
-    assert batch.late, "some rows were late"
-    letters = [
-        dead_letter_from_headers([(n, v if isinstance(v, bytes) else None) for n, v in record.headers.items()])
-        for record in read_all(broker.bootstrap, DEADLETTER.full_name(topic_prefix))
-    ]
-    assert Counter(((x.partition, x.offset), x.reason) for x in letters) == Counter(batch.dead.items())
-    assert batch.dead, "some records were refused"
+    found = reckon(broker.bootstrap, topic_prefix, RULES, references)
+    assert not found.faults, found.faults
+    assert len(found.batch.windows) >= 300
+    assert found.batch.late, "some rows were late"
+    assert found.batch.dead, "some records were refused"
 
 
 def _worker(broker: KraftBroker, prefix: str, folder: Path, references: dict[str, Path], number: int) -> Processor:
@@ -113,6 +98,7 @@ def _worker(broker: KraftBroker, prefix: str, folder: Path, references: dict[str
         reference=list(references.values()),
         k=K,
         kafka="session.timeout.ms=6000",
+        is_forked=True,
     )
 
 
@@ -147,17 +133,3 @@ def _frame(model: str, first: int, window: int, part: int, chance: random.Random
     if window > 5 and chance.random() < 0.03:
         times[0] -= 5_000
     return model, frame_at(model, times, f"{model}/{window}/{part}").encode()
-
-
-def _assert_contents(scores: list[WindowScore], batch: Batch, references: dict[str, Path]) -> None:
-    loaded = {model: Reference.load(folder, device="cpu") for model, folder in references.items()}
-    for score in scores:
-        expected = batch.windows[score.model, score.window.start_ms]
-        result = loaded[score.model].test(expected.sampled_rows(K))
-        bounds = WindowBounds(start_ms=expected.start_ms, end_ms=expected.start_ms + 1_000)
-        counts = score.counts
-        assert (counts.seen, counts.duplicate) == (expected.seen, expected.duplicate)
-        assert counts.tested == (K if result.status == "tested" else 0)
-        assert score.joint is not None
-        assert score.joint.p_value == result.p_value
-        assert score.content_sha256 == result.content_sha256(window=bounds, seen=expected.seen, k=K)
