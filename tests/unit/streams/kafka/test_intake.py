@@ -53,11 +53,20 @@ def test_what_comes_with_a_revocation_is_not_lost() -> None:
     consumer = Rebalancing([message(0, 5), message(1, 9)], [message(0, 6), message(0, 7)])
     intake = intake_of(consumer)
     intake.poll(0)
-    consumer.callback = lambda: intake.drop([1])
+    consumer.callback = lambda: intake.drop([("t", 1)])
 
     intake.poll(0)
 
     assert drained(intake) == [(0, 5), (0, 6), (0, 7)]
+
+
+def test_a_revocation_is_of_one_topics_partition() -> None:
+    intake = intake_of(Rebalancing([message(0, 5), message(1, 9)]))
+    intake.poll(0)
+
+    intake.drop([("another", 1), ("t", 0)])
+
+    assert drained(intake) == [(1, 9)]
 
 
 def test_held_it_polls_on_and_new_partitions_are_held_too() -> None:
