@@ -55,6 +55,8 @@ class ShardPlanFeed:
             error = message.error()
             if error is None:
                 for plan in _plans([(message.key() or b"", message.value())]):
+                    if plan not in self.plans:
+                        log.info("shards announced", extra=plan.model_dump())
                     self.plans.announce(plan)
             elif error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  # documented constant
                 log.warning("control topic: %s", error.str())
