@@ -422,7 +422,8 @@ class Runtime:
 
     def _drop(self, partitions: Sequence[TopicPartition]) -> None:
         for partition in partitions:
-            self._partitions.pop(key_of(partition), None)
+            if (owned := self._partitions.pop(key_of(partition), None)) is not None:
+                self._recovery.note(owned)
         self._intake.drop(key_of(partition) for partition in partitions)
 
     def _recover_all(self) -> None:

@@ -55,6 +55,11 @@ class Recovery:
         self._consumer, self._tables = consumer, tables
         self._partials, self._state_topic, self._window_ms = partials, state_topic, window_ms
         self._stopping = stopping
+        self._reached: dict[Key, int] = {}
+
+    def note(self, left: OwnedPartition) -> None:
+        """This partition goes to another; should it come back shorter than it was, it is not the same."""
+        self._reached[left.key] = max(left.state.position, self._reached.get(left.key, 0))
 
     def patiently(self, what: str, attempt: Callable[[], T]) -> T:
         """Again until it works, unless the process is to stop."""
@@ -76,7 +81,7 @@ class Recovery:
         offset, text = self._committed(key)
         low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, number), TIMEOUT_S)
         offset = low if offset < 0 else offset
-        reached = offset if before is None else max(offset, before.state.position)
+        reached = max(offset, self._reached.get(key, 0), before.state.position if before is not None else 0)
         if reached > high:
             raise ConfigurationError(
                 f"`{topic}` [{number}] was read up to offset {reached} and ends at {high}: the topic was deleted "
