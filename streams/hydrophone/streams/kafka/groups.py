@@ -61,10 +61,10 @@ def choose_protocol(kafka: Properties, instance_id: str | None) -> GroupProtocol
 
 
 def is_instance_taken(error: KafkaError) -> bool:
-    """Another member has this instance id. The client wraps one of the two in an error of its own."""
+    """Another member has this instance id. The client wraps both codes in an error of its own, and keeps the words."""
     taken = (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID)
     is_fatal = error.code() == KafkaError._FATAL  # noqa: SLF001  # documented constant
-    return error.code() in taken or (is_fatal and "instance ID" in error.str())
+    return error.code() in taken or (is_fatal and "instance" in error.str())
 
 
 def protocol_of(kafka: Properties) -> GroupProtocol:
