@@ -21,16 +21,20 @@ from typing import Any, Final
 import numpy as np
 from benchmarks import ingest
 from benchmarks.harness import HERE, Measured, run
-from confluent_kafka import Consumer, Producer, TopicPartition
+from confluent_kafka import Consumer, Message, Producer, TopicPartition
 from deploy.broker.kraft import KraftBroker
 from tests.support.broker import create_topics as create_plain
 from tests.support.broker import read_all
 
 from hydrophone.detectors import fit_reference
 from hydrophone.schemas import Frame, Heartbeat
+from hydrophone.schemas.operations import ShardPlan
 from hydrophone.schemas.score import WindowScore
 from hydrophone.streams.checkpoint import Checkpoint
 from hydrophone.streams.kafka.admin import create_topics
+from hydrophone.streams.kafka.clients import consumer
+from hydrophone.streams.kafka.groups import membership
+from hydrophone.streams.shards import ShardPlans
 from hydrophone.streams.topics import ACTIVATIONS, SCORES
 
 PEERS_PYTHON: Final = HERE.parent / ".venv-streams" / "bin" / "python"
@@ -68,6 +72,7 @@ def measure(is_quick: bool) -> Iterator[Measured]:
         yield bench.cost_of_sharing()
         yield bench.close_latency()
         yield from bench.memory()
+        yield bench.hot_model()
 
 
 class Bench:
@@ -249,6 +254,58 @@ class Bench:
             resident[frames] = statistics.median(seen[-5:])
         detail = f"{resident[400]:.0f} MiB against {resident[40]:.0f} MiB after {windows} windows"
         yield Measured("memory-10x-rate", resident[400] / resident[40], detail)
+
+    def hot_model(self) -> Measured:
+        """Nine tenths of the bytes are one model's: the busiest of four workers' share with four shards over without,
+        the median over names, since keys fall where their hash says. Workers are members of a real group."""
+        prefix = self._topics(12)
+        ratios = []
+        with ExitStack() as stack:
+            owners = self._owners(stack, ACTIVATIONS.full_name(prefix), workers=4)
+            for number in range(5 if self.effort.rounds == 1 else 40):
+                plain, sharded = (self._busiest(prefix, owners, f"hot-{number}", shards) for shards in (1, 4))
+                ratios.append(sharded / plain)
+        low, high = np.percentile(ratios, [10, 90])
+        detail = f"median over {len(ratios)} names of the hot model; from {low:.2f} to {high:.2f} (10 % to 90 %)"
+        return Measured("hot-model-share", statistics.median(ratios), detail)
+
+    def _owners(self, stack: ExitStack, topic: str, *, workers: int) -> dict[int, int]:
+        """Partition to worker, as the group assigns them."""
+        members = []
+        group = f"bench-{uuid.uuid4().hex[:8]}"
+        for number in range(workers):
+            member = consumer(
+                {"bootstrap.servers": self.bootstrap},
+                group=group,
+                client_id=f"w{number}",
+                member=membership("classic", None),
+            )
+            member.subscribe([topic])
+            stack.callback(member.close)
+            members.append(member)
+        deadline = time.monotonic() + PATIENCE_S
+        while sorted(len(member.assignment()) for member in members) != [12 // workers] * workers:
+            assert time.monotonic() < deadline, "the group did not settle in time"
+            for member in members:
+                member.consume(100, timeout=0.1)
+        return {place.partition: number for number, member in enumerate(members) for place in member.assignment()}
+
+    def _busiest(self, prefix: str, owners: dict[int, int], hot: str, shards: int) -> float:
+        """The largest share of bytes that one worker gets, of 400 frames, 360 of them the hot model's."""
+        plans = ShardPlans([ShardPlan(model=hot, shards=shards, effective_from_ms=0)])
+        shares: dict[int, int] = dict.fromkeys(owners.values(), 0)
+
+        def count(_: object, message: Message) -> None:
+            shares[owners[message.partition() or 0]] += len(message.value() or b"")
+
+        producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 5, "partitioner": "murmur2_random"})
+        for number in range(400):
+            model = hot if number % 10 else f"light-{number // 10 % 9}"
+            frame = small_frame(model, 600_000_000, number)
+            key = plans.key(model, frame.frame_id, 600_000_000)
+            producer.produce(ACTIVATIONS.full_name(prefix), key=key, value=frame.encode(), on_delivery=count)
+        assert producer.flush(60) == 0, "every frame has a partition"
+        return max(shares.values()) / sum(shares.values())
 
     # -- what they share ----------------------------------------------------------------------------------------------
 
