@@ -114,7 +114,7 @@ class Bench:
     def _copy_with_event_time(self, windows: int) -> str:
         """The same frames, with event time as Kafka's timestamp: where the other libraries look for it."""
         topic = f"plain-{uuid.uuid4().hex[:8]}"
-        create_plain(self.bootstrap, [(topic, 1)])
+        create_plain(self.bootstrap, [(topic, 1)], configs={"retention.ms": "-1"})  # its dates are long past
         producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 20})
         for number in range(windows * ingest.FRAMES_PER_WINDOW):
             time_ms = number * ingest.WINDOW_MS // ingest.FRAMES_PER_WINDOW

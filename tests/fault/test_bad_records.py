@@ -50,7 +50,7 @@ def test_every_record_and_row_is_found_again(broker: KraftBroker, topic_prefix: 
     reference = small_reference(tmp_path, MODEL)
     first = now_ms() // 1_000 * 1_000 - 120_000
     bad = _bad_records(first)
-    with start(broker.bootstrap, topic_prefix, tmp_path, reference=reference, k=K, is_forked=True) as processor:
+    with start(broker.bootstrap, topic_prefix, tmp_path, reference=reference, k=K) as processor:
         for number, (key, value) in enumerate(bad):
             good = [frame_at(MODEL, [first + number * 1_000 + 7 * i] * 5, f"{number}/{i}").encode() for i in range(5)]
             records: list[tuple[bytes | None, bytes | None]] = [(MODEL.encode(), data) for data in good]

@@ -46,7 +46,7 @@ def test_killed_broker_comes_back_and_every_window_is_scored_once(
     bootstrap = own_broker.bootstrap
     make_topics(bootstrap, topic_prefix)
     reference = small_reference(tmp_path, MODEL)
-    with start(bootstrap, topic_prefix, tmp_path, reference=reference, k=K, kafka=SESSION, is_forked=True) as processor:
+    with start(bootstrap, topic_prefix, tmp_path, reference=reference, k=K, kafka=SESSION) as processor:
         await_until(lambda: "partitions assigned" in processor.log, "the processor works")
         producer = Producer(
             {"bootstrap.servers": bootstrap, "partitioner": "murmur2_random", "enable.idempotence": True}

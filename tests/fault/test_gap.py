@@ -40,9 +40,7 @@ def test_deleted_records_are_announced_and_a_deleted_topic_ends_the_processor(
     topic, admin = ACTIVATIONS.full_name(topic_prefix), AdminClient({"bootstrap.servers": broker.bootstrap})
     reference = small_reference(tmp_path, MODEL)
     first = now_ms() // 1_000 * 1_000 - 60_000
-    with start(
-        broker.bootstrap, topic_prefix, tmp_path, name="before", reference=reference, is_forked=True
-    ) as processor:
+    with start(broker.bootstrap, topic_prefix, tmp_path, name="before", reference=reference) as processor:
         _window(broker, topic, first, frames=2)
         produce(broker.bootstrap, topic, [(MODEL.encode(), Heartbeat(MODEL, first + 10_000).encode())])
         await_until(lambda: len(scores_of(broker.bootstrap, topic_prefix)) == 1, "the first window was scored")
@@ -50,9 +48,7 @@ def test_deleted_records_are_announced_and_a_deleted_topic_ends_the_processor(
     _window(broker, topic, first + 20_000, frames=5)
     admin.delete_records([TopicPartition(topic, 0, 8)])[TopicPartition(topic, 0)].result(10)
 
-    with start(
-        broker.bootstrap, topic_prefix, tmp_path, name="after", reference=reference, is_forked=True
-    ) as processor:
+    with start(broker.bootstrap, topic_prefix, tmp_path, name="after", reference=reference) as processor:
         _window(broker, topic, first + 30_000, frames=3)
         produce(broker.bootstrap, topic, [(MODEL.encode(), Heartbeat(MODEL, now_ms()).encode())])
         await_until(lambda: len(scores_of(broker.bootstrap, topic_prefix)) == 2, "the window behind the gap was scored")
@@ -74,7 +70,7 @@ def test_topic_created_anew_is_not_taken_for_the_old_one(
     topic, admin = ACTIVATIONS.full_name(topic_prefix), AdminClient({"bootstrap.servers": own_broker.bootstrap})
     reference = small_reference(tmp_path, MODEL)
     first = now_ms() // 1_000 * 1_000 - 60_000
-    with start(own_broker.bootstrap, topic_prefix, tmp_path, reference=reference, is_forked=True) as processor:
+    with start(own_broker.bootstrap, topic_prefix, tmp_path, reference=reference) as processor:
         _window(own_broker, topic, first, frames=5)
         produce(own_broker.bootstrap, topic, [(MODEL.encode(), Heartbeat(MODEL, first + 10_000).encode())])
         await_until(lambda: len(scores_of(own_broker.bootstrap, topic_prefix)) == 1, "the first window was scored")

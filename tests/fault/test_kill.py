@@ -98,7 +98,6 @@ def _worker(broker: KraftBroker, prefix: str, folder: Path, references: dict[str
         reference=list(references.values()),
         k=K,
         kafka="session.timeout.ms=6000",
-        is_forked=True,
     )
 
 

@@ -24,7 +24,7 @@ MOVES, STAYS = "two", "one"
 def test_missing_topics_are_named_with_the_remedy(broker: KraftBroker, topic_prefix: str, tmp_path: Path) -> None:
     reference = small_reference(tmp_path, "one")
 
-    with start(broker.bootstrap, topic_prefix, tmp_path, reference=reference, is_forked=True) as processor:
+    with start(broker.bootstrap, topic_prefix, tmp_path, reference=reference) as processor:
         assert processor.wait(120) == 3
 
     assert f"`{ACTIVATIONS.full_name(topic_prefix)}`" in processor.log

@@ -46,7 +46,9 @@ def test_published_rows_are_scored_once_as_in_a_batch_across_a_restart(
     make_topics(broker.bootstrap, topic_prefix)
     reference = small_reference(tmp_path, MODEL)
     with Publisher(broker.bootstrap, model=MODEL, topic_prefix=topic_prefix, heartbeat_ms=100) as publisher:
-        with start(broker.bootstrap, topic_prefix, tmp_path, name="first", reference=reference, k=K) as first:
+        with start(
+            broker.bootstrap, topic_prefix, tmp_path, name="first", reference=reference, k=K, is_forked=False
+        ) as first:
             _publish(publisher, seconds=2.5)
             await_until(lambda: len(scores_of(broker.bootstrap, topic_prefix)) >= 1, "a first score")
             _publish(publisher, seconds=0.5)

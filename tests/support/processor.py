@@ -110,7 +110,7 @@ def start(
     name: str = "worker",
     variables: Mapping[str, str] | None = None,
     failpoint: str = "",
-    is_forked: bool = False,
+    is_forked: bool = True,
     **options: object,
 ) -> Processor:
     """`hydrophone process` with small windows; options as on the command line, underscores for dashes.

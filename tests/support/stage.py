@@ -168,7 +168,7 @@ class Stage:
         assert isinstance(kafka, Mapping), "`kafka` maps client properties to values"
         options["kafka"] = [f"{name}={value}" for name, value in kafka.items()]
         chosen: dict[str, Any] = {"reference": list(self.references.values()), "k": K} | options
-        return start(self.bootstrap, self.prefix, self.folder, name=name, failpoint=failpoint, is_forked=True, **chosen)
+        return start(self.bootstrap, self.prefix, self.folder, name=name, failpoint=failpoint, **chosen)
 
     def in_process(self, *, batch: int = 500, **options: object) -> InProcess:
         """On a thread of this one. `batch`: records at most between two commits."""
