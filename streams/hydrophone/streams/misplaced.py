@@ -25,6 +25,10 @@ class Misplaced:
         detail = f"model `{closed.model}` came on partitions {home} and {closed.partition}; use murmur2_random"
         return operational_event("model_on_two_partitions", self._topic, closed.partition, detail, model=closed.model)
 
+    def forget_untold(self) -> None:
+        """What was to be told may not have been committed; told twice, it is one event."""
+        self._unplanned.clear()
+
     def unplanned(self, refused: DeadLettered) -> OperationalEvent | None:
         """Its publishers cut windows that nobody will put together."""
         model, _, _ = (refused.record.key or b"").decode(errors="replace").partition(SHARD_MARK)

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -138,23 +139,21 @@ class Runtime:
 
     def _subscribe(self) -> None:
         """To what there is to read by now."""
-        wanted = self._reads.topics(is_sharded=self._shards is not None and bool(self._shards.plans))
+        is_sharded = self._shards is not None and bool(self._shards.plans)
+        if is_sharded and not self._reads.partitions:  # whichever stage: the first writes there
+            raise TopicMissing(f"`{self._reads.partials}` is not there: create it with `hydrophone topics create`")
+        wanted = self._reads.topics(is_sharded=is_sharded)
         if wanted == self._subscribed:
             return
-        if self._reads.partials in wanted and not self._reads.partitions:
-            raise TopicMissing(f"`{self._reads.partials}` is not there: create it with `hydrophone topics create`")
         self._subscribed = wanted
         self._consumer.subscribe(wanted, on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def close(self) -> None:
         """Leave the group; what is not committed is somebody else's to do again."""
-        self._consumer.close()
-        self._tests.close()
-        self._delivery.close()
-        self._tables.close()
-        for feed in (self._references, self._shards):
-            if feed is not None:
-                feed.close()
+        with ExitStack() as stack:  # all of them, whichever fails; the consumer first
+            for part in (self._references, self._shards, self._tables, self._delivery, self._tests, self._consumer):
+                if part is not None:
+                    stack.callback(part.close)
 
     def turn(self) -> int:
         """One batch: read, decide, perform, commit what is due. Gives how many messages were handled."""
@@ -183,6 +182,9 @@ class Runtime:
             self._intake.hold(self._unblocked())
             self._intake.poll(0)
         else:
+            if not self._intake.is_idle:  # an end seen before the hold says nothing of what came meanwhile
+                for owned in self._partitions.values():
+                    owned.is_at_end = False
             self._intake.release(self._unblocked())
             self._intake.poll(self._cadence.wait_testing_ms if len(self._tests) else self._cadence.wait_ms)
 
@@ -353,6 +355,9 @@ class Runtime:
         except DeliveryFailed as failure:
             self._telemetry.transactions.add(1, {"outcome": "failed"})
             log.warning("nothing was committed, going back to what was: %s", failure)
+            if self._stopping.is_set():  # a successor does it again
+                self._abandon()
+                return
             self._stopping.wait(min(MOST_PATIENCE_S, LEAST_PATIENCE_S * 2**self._failures))
             self._failures += 1
             self._recover_all()
@@ -429,6 +434,7 @@ class Runtime:
     def _recover_all(self) -> None:
         """Forget everything uncommitted and read on from what is committed."""
         self._has_rewound = True
+        self._misplaced.forget_untold()
         self._intake.start_anew()
         self._untold.clear()
         self._tests.forget()
@@ -475,6 +481,7 @@ class Runtime:
             return
         self._references.poll(now_ms)
         blocked = [key for key, partition in self._partitions.items() if partition.is_blocked]
+        self._intake.drop(blocked)  # what lies behind the record that blocked comes again, behind it
         for key in blocked:  # read on; a record whose reference is still missing blocks again
             partition = self._partitions[key]
             partition.is_blocked = False

@@ -172,7 +172,9 @@ class AtLeastOnce:
             self._send([output for output in outputs if output.is_memory])  # or a crash could leave an alert untold
             reach("after-produce")
             if offsets:
-                consumer.commit(offsets=list(offsets), asynchronous=False)
+                for place in consumer.commit(offsets=list(offsets), asynchronous=False) or ():
+                    if place.error is not None:
+                        raise DeliveryFailed(f"`{place.topic}` [{place.partition}]: {place.error.str()}")
             reach("after-commit")
         except (KafkaException, BufferError) as error:
             raise DeliveryFailed(str(error)) from error
