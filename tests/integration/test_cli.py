@@ -23,7 +23,7 @@ from hydrophone.schemas.headers import to_record
 from hydrophone.schemas.score import WindowScore
 from hydrophone.streams import FrameWriter
 from hydrophone.streams.clock import now_ms
-from hydrophone.streams.topics import ACTIVATIONS, ALERTS, SCORES
+from hydrophone.streams.topics import ACTIVATIONS, ALERTS, SCORES, TOPICS
 
 pytestmark = pytest.mark.broker
 
@@ -55,7 +55,7 @@ def test_topics_are_created_once_and_described(broker: KraftBroker, topic_prefix
     described = cli("topics", "describe", "--json", *options, folder=tmp_path)
 
     assert (created.returncode, again.returncode) == (0, 0), created.stderr + again.stderr
-    assert created.stdout.count("created ") == again.stdout.count("existing ") == 8
+    assert created.stdout.count("created ") == again.stdout.count("existing ") == len(TOPICS)
     assert other.returncode == 3
     assert "partitions=3" in other.stdout
     found = {line["name"]: line for line in map(json.loads, described.stdout.splitlines())}
