@@ -15,10 +15,14 @@ from hydrophone.streams.effects import TimePassed, WindowClosed
 from hydrophone.streams.record import Record
 from hydrophone.streams.topics import RECORD_BYTES
 
-__all__ = ["Chunk", "encode_marker", "encode_summary", "read_partial", "summary_of"]
+__all__ = ["Chunk", "check_rows", "encode_marker", "encode_summary", "read_partial", "summary_of"]
 
 CHUNK_BYTES: Final = RECORD_BYTES + 16_384
-"""A row that came in a record, with what names its origin, always fits into a chunk."""
+"""Of one record. A row that `check_rows` let pass, with what names its origin, fits into it."""
+
+MOST_ROW_BYTES: Final = RECORD_BYTES - 65_536
+LABEL_GROWTH: Final = 12
+"""A label's character takes at most so many bytes: `\\ud83d\\ude00` in JSON."""
 
 HEADER: Final = "summary"
 
@@ -33,6 +37,19 @@ class Chunk:
 
     def __init__(self, said: SummaryChunk, rows: Frame | None) -> None:
         self.said, self.rows = said, rows
+
+
+def check_rows(frame: Frame) -> None:
+    """Raise `FrameInvalid` (`row_too_large`) where a row would not fit into a summary: a record that was compressed, or
+    held bfloat16, is larger once read."""
+    arrays = [*frame.layers.values(), *([] if frame.output is None else [frame.output])]
+    labels = [part for part in (frame.sample_ids, frame.client_ids, frame.attack) if part is not None]
+    longest = sum(max((len(label or "") for label in part), default=0) for part in labels)
+    size = sum(4 * array.shape[1] for array in arrays) + LABEL_GROWTH * longest
+    if size > MOST_ROW_BYTES:
+        raise FrameInvalid(
+            "row_too_large", f"a row of a sharded model takes at most {MOST_ROW_BYTES} bytes as float32; got {size}"
+        )
 
 
 def encode_summary(summary: WindowClosed, chunk_bytes: int = CHUNK_BYTES) -> list[Wire]:
@@ -59,7 +76,7 @@ def encode_summary(summary: WindowClosed, chunk_bytes: int = CHUNK_BYTES) -> lis
 
 
 def _data(data: bytes | None) -> bytes:
-    assert data is not None, "a row that came in a record fits into a chunk"
+    assert data is not None, "rows were checked when they came"
     return data
 
 

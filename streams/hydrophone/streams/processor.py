@@ -25,6 +25,7 @@ from hydrophone.schemas.signature import Verify
 from hydrophone.streams.checkpoint import Checkpoint, Pending
 from hydrophone.streams.contract import Contract
 from hydrophone.streams.effects import DeadLettered, Effect, RowsLate, SummaryClosed, TimePassed
+from hydrophone.streams.partials import check_rows
 from hydrophone.streams.record import UNREADABLE_HEADERS, PartitionEnd, Record
 from hydrophone.streams.sampling import BottomK
 from hydrophone.streams.shards import SHARD_MARK, ShardPlans
@@ -171,6 +172,8 @@ def _take_frame(
     parts = times.parts(size)
     if is_shard:
         _check_plan(frame.model, parts, rules)
+    if rules.shards and any(rules.shards.is_merged(frame.model, start) for start in parts):
+        check_rows(frame)
     contracts = {start: _contract(state, frame, start, rules) for start in parts}
     frontier = state.watermark_ms
     open_parts = {s: rows for s, rows in parts.items() if frontier is None or s + size > frontier}

@@ -14,6 +14,7 @@ from hydrophone.schemas.operations import ShardPlan
 from hydrophone.streams.contract import Contract
 from hydrophone.streams.effects import DeadLettered, Effect, SummaryClosed, TimePassed, WindowClosed
 from hydrophone.streams.misplaced import Misplaced
+from hydrophone.streams.partials import MOST_ROW_BYTES, encode_summary
 from hydrophone.streams.processor import PartitionState, StreamRules, recover, step
 from hydrophone.streams.record import PartitionEnd, Record
 from hydrophone.streams.shards import ShardPlans
@@ -113,3 +114,21 @@ def test_each_model_with_unplanned_shards_is_told_of_once_a_partition() -> None:
     assert misplaced.unplanned(refused) is None
     assert misplaced.unplanned(other) is not None
     assert misplaced.unplanned(replace(refused, reason="key_mismatch")) is None
+
+
+def test_a_row_that_fits_into_no_summary_is_refused_when_it_comes() -> None:
+    #   on the wire bfloat16 or compressed, twice as large once read: else the stage would die of it, again and again
+    largest = MOST_ROW_BYTES // 4
+    state = recover("t", 2, 0, None)
+    wide = Frame("m", {"fc": np.zeros((1, largest + 1), np.float32)}, event_time_ms=np.array([25]))
+
+    state, (letter,) = step(state, Record("t", 2, 0, 1_000, b"m#1", wide.encode()), 0, RULES)
+
+    assert isinstance(letter, DeadLettered)
+    assert letter.reason == "row_too_large"
+    rules = replace(RULES, contract=lambda *_: Contract({"fc": largest}))
+    fits = Frame("m", {"fc": np.zeros((1, largest), np.float32)}, event_time_ms=np.array([25]))
+    state, _ = step(state, Record("t", 2, 1, 1_000, b"m#1", fits.encode()), 0, rules)
+    _, effects = step(state, heartbeat(state, 1_000), 0, rules)
+    closed = next(effect for effect in effects if isinstance(effect, SummaryClosed))
+    assert len(encode_summary(closed.summary)) == 1
