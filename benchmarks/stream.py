@@ -133,9 +133,10 @@ class Bench:
             done = subprocess.run(
                 list(map(str, command)), capture_output=True, text=True, timeout=600, check=False, cwd=folder
             )
-        if done.returncode != 0 or not done.stdout.strip():
+        found = [line for line in done.stdout.splitlines() if line.startswith('{"rate"')]
+        if done.returncode != 0 or not found:
             raise RuntimeError(f"`{program}` failed: {done.stderr[-2000:]}")
-        return float(json.loads(done.stdout.splitlines()[-1])["rate"])
+        return float(json.loads(found[-1])["rate"])
 
     def _guaranteed(self, prefix: str, guarantee: str) -> float:
         """Frames a second from assignment to the last, tests and commits included."""
