@@ -361,7 +361,7 @@ POOL: Final = np.random.default_rng(7).standard_normal((4_096, SMALL_D)).astype(
 
 def small_frame(model: str, time_ms: int, number: int) -> Frame:
     """16 x 64 float32, drawn from a pool: making them must not take longer than reading them."""
-    rows = POOL[np.arange(number, number + SMALL_ROWS) * 37 % len(POOL)]
+    rows = POOL[np.arange(number * SMALL_ROWS, (number + 1) * SMALL_ROWS) % len(POOL)]
     return Frame(model, {"hidden": rows}, event_time_ms=np.full(SMALL_ROWS, time_ms))
 
 
