@@ -3,22 +3,19 @@
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hydrophone.schemas.columns import Column, needed, own_rows
 from hydrophone.schemas.errors import FrameInvalid
 from hydrophone.schemas.names import check_frame_id
 
-__all__ = ["MAX_ROWS", "Origin", "Origins", "own_rows"]
+__all__ = ["MAX_ROWS", "Origin", "Origins"]
 
 MAX_ROWS: Final = 65_536
 """Rows one record or file may hold; the publisher splits far below it, files stay under it."""
-
-_FEW_ROWS: Final = 4_096
-"""As a record has: their numbers are worth keeping."""
 
 _NUMBER: Final = re.compile(r"-1|[0-9]{1,19}", re.ASCII)
 
@@ -49,23 +46,20 @@ class Origin:
             ) from None
 
 
-class Origins(Sequence[Origin]):
+class Origins(Column[Origin]):
     """The origins of N rows, in order. Row i is row `rows[i]` of the frame in `records[places[i]]`, a tuple
-    `(frame_id, partition, offset)`; `places` and `rows` are int64 `[N]`, not to be written to. Equal to any sequence of
-    the same `Origin`s.
+    `(frame_id, partition, offset)`.
     """
 
-    __slots__ = ("places", "records", "rows")
+    __slots__ = ("records",)
 
-    def __init__(
-        self, records: Sequence[tuple[str, int, int]], places: NDArray[np.int64], rows: NDArray[np.int64]
-    ) -> None:
+    def __init__(self, records: list[tuple[str, int, int]], places: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         self.records, self.places, self.rows = records, places, rows
 
     @classmethod
     def of_frame(cls, frame_id: str, rows: int, partition: int = -1, offset: int = -1) -> "Origins":
         """All rows of a frame that one record carried."""
-        return cls(((frame_id, partition, offset),), *own_rows(rows))
+        return cls([(frame_id, partition, offset)], *own_rows(rows))
 
     @classmethod
     def of(cls, origins: Iterable[Origin]) -> "Origins":
@@ -75,7 +69,7 @@ class Origins(Sequence[Origin]):
         found: dict[tuple[str, int, int], int] = {}
         pairs = [(found.setdefault((o.frame_id, o.partition, o.offset), len(found)), o.row) for o in origins]
         places, rows = np.array(pairs, np.int64).reshape(-1, 2).T
-        return cls(tuple(found), places, rows)
+        return cls(list(found), places, rows)
 
     @classmethod
     def concat(cls, parts: Sequence["Origins"]) -> "Origins":
@@ -83,15 +77,11 @@ class Origins(Sequence[Origin]):
         found: dict[tuple[str, int, int], int] = {}
         tables = [np.array([found.setdefault(r, len(found)) for r in part.records], np.int64) for part in parts]
         places = [table[part.places] for table, part in zip(tables, parts, strict=True)]
-        return cls(tuple(found), np.concatenate(places), np.concatenate([part.rows for part in parts]))
+        return cls(list(found), np.concatenate(places), np.concatenate([part.rows for part in parts]))
 
     def take(self, index: NDArray[np.integer[Any]] | slice) -> "Origins":
         """Some rows, in the order of `index`; records that none of them is of are let go."""
-        places, rows = self.places[index], self.rows[index]
-        if len(self.records) <= len(rows):
-            return Origins(self.records, places, rows)
-        used, places = np.unique(places, return_inverse=True)
-        return Origins(tuple(self.records[place] for place in used.tolist()), places, rows)
+        return Origins(*needed(self.records, self.places[index]), self.rows[index])
 
     def frames(self) -> tuple[NDArray[np.str_], NDArray[np.int64]]:
         """The distinct frame ids in ascending order, and which of them each row is from."""
@@ -115,29 +105,3 @@ class Origins(Sequence[Origin]):
             return self.take(index)
         frame_id, partition, offset = self.records[self.places[index]]
         return Origin(frame_id, int(self.rows[index]), partition, offset)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or len(self) != len(other):
-            return False
-        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
-
-    def __hash__(self) -> int:
-        return hash(tuple(self))
-
-    def __repr__(self) -> str:
-        return f"Origins({list(self)!r})"
-
-
-def own_rows(rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """`places` and `rows` of rows that are all of one thing, in their order."""
-    return _shared_own_rows(rows) if rows <= _FEW_ROWS else (np.zeros(rows, np.int64), np.arange(rows))
-
-
-@lru_cache(64)
-def _shared_own_rows(rows: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    places, numbers = np.zeros(rows, np.int64), np.arange(rows)
-    places.flags.writeable = numbers.flags.writeable = False
-    return places, numbers

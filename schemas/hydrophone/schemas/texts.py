@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic_core import from_json
 
+from hydrophone.schemas.columns import Column, needed, own_rows
 from hydrophone.schemas.errors import FrameInvalid
-from hydrophone.schemas.origins import own_rows
 
 __all__ = ["Texts", "are_texts", "read_texts"]
 
@@ -24,10 +24,10 @@ Part = str | Sequence[Text]
 """Texts, or plain JSON of them that nobody has looked at yet."""
 
 
-class Texts(Sequence[Text]):
-    """N texts: number i is entry `rows[i]` of part `places[i]`. Equal to any sequence of the same texts."""
+class Texts(Column[Text]):
+    """N texts: number i is entry `rows[i]` of part `places[i]`."""
 
-    __slots__ = ("parts", "places", "rows")
+    __slots__ = ("parts",)
 
     def __init__(self, parts: list[Part], places: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
         self.parts, self.places, self.rows = parts, places, rows
@@ -53,11 +53,7 @@ class Texts(Sequence[Text]):
 
     def take(self, index: NDArray[np.integer[Any]] | slice) -> "Texts":
         """Some texts, in the order of `index`; what none of them needs is let go."""
-        places, rows = self.places[index], self.rows[index]
-        if len(self.parts) <= len(rows):
-            return Texts(self.parts, places, rows)
-        used, places = np.unique(places, return_inverse=True)
-        return Texts([self.parts[part] for part in used.tolist()], places, rows)
+        return Texts(*needed(self.parts, self.places[index]), self.rows[index])
 
     @overload
     def __getitem__(self, index: int) -> Text: ...
@@ -70,20 +66,6 @@ class Texts(Sequence[Text]):
 
     def __iter__(self) -> Iterator[Text]:
         return (self._read(place)[row] for place, row in zip(self.places.tolist(), self.rows.tolist(), strict=True))
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __eq__(self, other: object) -> bool:
-        if not isinstance(other, Sequence) or len(self) != len(other):
-            return False
-        return all(mine == theirs for mine, theirs in zip(self, other, strict=True))
-
-    def __hash__(self) -> int:
-        return hash(tuple(self))
-
-    def __repr__(self) -> str:
-        return f"Texts({list(self)!r})"
 
     def _read(self, place: int) -> Sequence[Text]:
         part = self.parts[place]

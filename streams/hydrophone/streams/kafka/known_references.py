@@ -11,12 +11,10 @@ from hydrophone.schemas.operations import ReferencePointer
 from hydrophone.schemas.score import WindowScore
 from hydrophone.streams.catalog import ReferenceCatalog
 from hydrophone.streams.contract import Contract
+from hydrophone.streams.kafka.announcements import standing
 from hydrophone.streams.kafka.clients import Properties
-from hydrophone.streams.kafka.tables import TableReader
 
 __all__ = ["KnownReferences"]
-
-PARTITION = 0
 
 
 class KnownReferences:
@@ -71,11 +69,7 @@ class KnownReferences:
     def _read(self) -> list[ReferencePointer]:
         if self._pointers is None:
             assert self._kafka is not None, "asked only where there is a broker"
-            tables = TableReader(self._kafka)
-            try:
-                values = tables.read(self._topic, PARTITION).values()
-            finally:
-                tables.close()
+            values = standing(self._kafka, self._topic).values()
             self._pointers = [pointer for pointer in map(_pointer, values) if pointer is not None]
         return self._pointers
 

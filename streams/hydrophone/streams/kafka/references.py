@@ -3,20 +3,18 @@
 import logging
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
 from pydantic import ValidationError
 
 from hydrophone.schemas.errors import ReferenceInvalid
 from hydrophone.schemas.operations import ReferencePointer
 from hydrophone.streams.catalog import ReferenceCatalog
-from hydrophone.streams.kafka.clients import Properties, reader
-from hydrophone.streams.kafka.tables import TableReader
+from hydrophone.streams.kafka.announcements import Announcements, standing
+from hydrophone.streams.kafka.clients import Properties
 
 __all__ = ["ReferenceFeed"]
 
 log = logging.getLogger("hydrophone")
 
-PARTITION: Final = 0
 RETRY_MS: Final = 5_000
 
 
@@ -28,17 +26,12 @@ class ReferenceFeed:
     """
 
     def __init__(self, kafka: Properties, topic: str, catalog: ReferenceCatalog) -> None:
-        self._topic, self._catalog = topic, catalog
+        self._catalog = catalog
         self._unloadable: dict[str, tuple[ReferencePointer, str]] = {}
         self._tried_ms = 0
-        tables = TableReader(kafka)
-        try:
-            for key, value in tables.read(topic, PARTITION).items():
-                self._take(key, value)
-        finally:
-            tables.close()
-        self._consumer: Consumer = reader(kafka)
-        self._consumer.assign([TopicPartition(topic, PARTITION, 0)])
+        for key, value in standing(kafka, topic).items():
+            self._take(key, value)
+        self._announcements = Announcements(kafka, topic)
 
     @property
     def blocked(self) -> dict[str, tuple[ReferencePointer, str]]:
@@ -47,12 +40,8 @@ class ReferenceFeed:
 
     def poll(self, now_ms: int) -> None:
         """Take in what was announced since, and try again what failed."""
-        for message in self._consumer.consume(100, timeout=0):
-            error = message.error()
-            if error is None:
-                self._take(message.key() or b"", message.value())
-            elif error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  # documented constant
-                log.warning("references topic: %s", error.str())
+        for key, value in self._announcements.poll():
+            self._take(key, value)
         if self._unloadable and now_ms - self._tried_ms >= RETRY_MS:
             self._tried_ms = now_ms
             for pointer, _ in list(self._unloadable.values()):
@@ -86,4 +75,4 @@ class ReferenceFeed:
             self._unloadable[pointer.key] = (pointer, str(error))
 
     def close(self) -> None:
-        self._consumer.close()
+        self._announcements.close()

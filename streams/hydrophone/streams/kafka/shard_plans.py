@@ -4,30 +4,23 @@ import logging
 from collections.abc import Iterable
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, TopicPartition
 from pydantic import ValidationError
 
 from hydrophone.schemas.operations import ShardPlan
-from hydrophone.streams.kafka.clients import Properties, reader
-from hydrophone.streams.kafka.tables import TableReader
+from hydrophone.streams.kafka.announcements import Announcements, standing
+from hydrophone.streams.kafka.clients import Properties
 from hydrophone.streams.shards import ShardPlans
 
 __all__ = ["ShardPlanFeed", "read_plans"]
 
 log = logging.getLogger("hydrophone")
 
-PARTITION: Final = 0
-TIMEOUT_S: Final = 10.0
 KEY: Final = b"shards/"
 
 
 def read_plans(kafka: Properties, topic: str) -> ShardPlans:
     """Every plan announced so far. Raises `BrokerUnavailable`."""
-    tables = TableReader(kafka)
-    try:
-        return ShardPlans(_plans(tables.read(topic, PARTITION).items()))
-    finally:
-        tables.close()
+    return ShardPlans(_plans(standing(kafka, topic).items()))
 
 
 def _plans(records: Iterable[tuple[bytes, bytes | None]]) -> Iterable[ShardPlan]:
@@ -46,24 +39,18 @@ class ShardPlanFeed:
 
     def __init__(self, kafka: Properties, topic: str) -> None:
         self.plans = read_plans(kafka, topic)
-        self._consumer: Consumer = reader(kafka)
-        self._consumer.assign([TopicPartition(topic, PARTITION, 0)])
+        self._announcements = Announcements(kafka, topic)
 
     def poll(self) -> None:
         """Take in what was announced since."""
-        for message in self._consumer.consume(100, timeout=0):
-            error = message.error()
-            if error is None:
-                for plan in _plans([(message.key() or b"", message.value())]):
-                    if plan not in self.plans:
-                        log.info("shards announced", extra=plan.model_dump())
-                    self.plans.announce(plan)
-            elif error.code() != KafkaError._PARTITION_EOF:  # noqa: SLF001  # documented constant
-                log.warning("control topic: %s", error.str())
+        for plan in _plans(self._announcements.poll()):
+            if plan not in self.plans:
+                log.info("shards announced", extra=plan.model_dump())
+            self.plans.announce(plan)
 
     def partitions_of(self, topic: str) -> int:
         """0 where there is no such topic."""
-        return len(self._consumer.list_topics(topic, timeout=TIMEOUT_S).topics[topic].partitions)
+        return self._announcements.partitions_of(topic)
 
     def close(self) -> None:
-        self._consumer.close()
+        self._announcements.close()
