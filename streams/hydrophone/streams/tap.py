@@ -1,6 +1,7 @@
 """Listens to the layers of a PyTorch model while it serves, and hands each batch on as one frame.
 
-How an output becomes a small tensor is in `capture.py`; where frames go is in `publisher.py` and `frame_writer.py`.
+How an output becomes a small tensor is in `capture.py`, how sure the model is of it in `mc_dropout.py`; where frames
+go is in `publisher.py` and `frame_writer.py`.
 """
 
 import logging
@@ -25,6 +26,7 @@ from hydrophone.schemas.frame import Frame
 from hydrophone.streams.capture import Pool, Snapshot, as_probabilities, first_tensor, pooled, snapshot
 from hydrophone.streams.clock import now_ms
 from hydrophone.streams.frame_sink import FrameSink, LazyFrameSink, require_model
+from hydrophone.streams.mc_dropout import Inputs, McDropout
 
 __all__ = ["ActivationTap", "TapStats"]
 
@@ -35,13 +37,17 @@ LOGGER: Final = logging.getLogger("hydrophone")
 
 @dataclass(frozen=True, slots=True)
 class TapStats:
-    """What became of the forward passes, in batches. `errors` counts by kind."""
+    """What became of the forward passes, in batches. `errors` counts by kind.
+
+    `without_uncertainty`: went without the measures of `mc_dropout`, because others were still waiting for theirs.
+    """
 
     published: int
     dropped: int
     skipped_training: int
     ids_dropped: int
     incomplete: int
+    without_uncertainty: int
     errors: Mapping[str, int]
 
 
@@ -64,6 +70,7 @@ class _Batch:
     output: Snapshot | None
     is_logits: bool
     ids: _Ids
+    uncertainty: Callable[[], Mapping[str, Any] | None] | None = None
 
     def frame(self) -> Frame:
         output = None if self.output is None else as_probabilities(self.output.array(), is_logits=self.is_logits)
@@ -75,6 +82,7 @@ class _Batch:
             client_ids=self.ids.clients,
             output=output,
             predicted=None if output is None else output.argmax(axis=1).astype(np.int64),
+            uncertainty=None if self.uncertainty is None else self.uncertainty(),
         )
 
 
@@ -113,6 +121,7 @@ class ActivationTap:
         self._pool = pool
         self._offer = publisher.offer if isinstance(publisher, LazyFrameSink) else partial(_publish_built, publisher)
         self._handles: list[RemovableHandle] = []
+        self._dropout: McDropout | None = None
         self._pass = threading.local()
         # One variable per tap, so that requests to two models can nest; a process has few taps.
         self._ids: ContextVar[_Ids] = ContextVar("hydrophone_request")
@@ -126,10 +135,29 @@ class ActivationTap:
             counts = {name: self._counts[name] for name in TapStats.__slots__ if name != "errors"}
             return TapStats(**counts, errors=dict(self._errors))
 
+    def mc_dropout(self, passes: int = 50, p: float | None = 0.5, *, after: Sequence[str] = ()) -> Self:
+        """Put `uncertainty.*` into every frame: variance, entropy, mutual information and confidence of the mean over
+        `passes` passes with dropout at rate `p` (None: the model's own rates).
+
+        They run beside the model, where frames are built (with a `Publisher` its own thread), in one batch of
+        rows x passes and on the model's device: its answers, its flags and torch's random state stay as they are.
+        `after`: layers whose outputs are dropped from besides those of dropout modules, as regular expressions; a
+        dropout that is a function call in `forward` is not seen. While a few batches wait for their passes, frames go
+        without and are counted. A model that is random in `eval()` mode draws more.
+        """
+        if self._output is None:
+            raise SettingsError("`mc_dropout` looks at the model's answers: say `output`, logits or probabilities")
+        if passes < 2:
+            raise SettingsError(f"`passes` must be at least 2; got {passes}")
+        layers = list(_matching(self._module, after).values()) if after else []
+        self._dropout = McDropout(self._module, passes=passes, p=p, after=layers, is_logits=self._output == "logits")
+        return self
+
     def attach(self) -> Self:
         """Attaching twice changes nothing."""
         if not self._handles:
-            self._handles = [self._module.register_forward_pre_hook(_Hook(self._begin, self._failed))]
+            begin = _Hook(self._begin, self._failed)
+            self._handles = [self._module.register_forward_pre_hook(begin, with_kwargs=True)]
             for name, layer in self._layers.items():
                 hook = _Hook(partial(self._capture, name), self._failed)
                 self._handles.append(layer.register_forward_hook(hook))
@@ -175,9 +203,12 @@ class ActivationTap:
             self._failed(error)
             return NO_IDS
 
-    def _begin(self, module: nn.Module, _args: object) -> None:
+    def _begin(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         # Always anew: a pass that raised halfway leaves its captures behind.
+        self._pass.inputs = None
         self._pass.layers = None if module.training else {}
+        if self._dropout is not None and not module.training:  # before the model writes into what it was given
+            self._pass.inputs = self._dropout.copy(args, kwargs)
         if module.training and self._count("skipped_training") == 1:
             LOGGER.warning("the tap skips batches in training mode: call .eval() on the model that serves")
 
@@ -190,22 +221,44 @@ class ActivationTap:
 
     def _finish(self, _module: nn.Module, _args: object, output: object) -> None:
         layers: dict[str, Snapshot] | None = getattr(self._pass, "layers", None)
-        self._pass.layers = None
+        inputs: Inputs | None = getattr(self._pass, "inputs", None)
+        self._pass.layers = self._pass.inputs = None
         if layers is None:
             return
         if len(layers) < len(self._layers) and self._count("incomplete") == 1:
             absent = sorted(self._layers.keys() - layers.keys())
             LOGGER.warning("layers that were not captured in a forward pass are absent from its frame: %s", absent)
         if layers:
-            self._hand_over(layers, output)
+            self._hand_over(layers, output, inputs)
 
-    def _hand_over(self, layers: dict[str, Snapshot], output: object) -> None:
+    def _hand_over(self, layers: dict[str, Snapshot], output: object, inputs: Inputs | None) -> None:
         probabilities = None if self._output is None else self._output_snapshot(output)
         rows = _common_rows(layers, probabilities)
         if rows == 0:
             return
-        batch = _Batch(self._model, now_ms(), layers, probabilities, self._output == "logits", self._ids_of(rows))
+        uncertainty = self._uncertainty(inputs, rows)
+        is_logits = self._output == "logits"
+        batch = _Batch(self._model, now_ms(), layers, probabilities, is_logits, self._ids_of(rows), uncertainty)
         self._count("published" if self._offer(rows, batch.frame) else "dropped")
+
+    def _uncertainty(self, inputs: Inputs | None, rows: int) -> Callable[[], Mapping[str, Any] | None] | None:
+        """What to ask for a frame's measures when it is built; a failure costs the measures, not the frame."""
+        dropout = self._dropout
+        if dropout is None:
+            return None
+        if inputs is None:
+            if self._count("without_uncertainty") == 1:
+                LOGGER.warning("passes with dropout do not keep pace: some frames go without `uncertainty.*`")
+            return None
+
+        def measured() -> Mapping[str, Any] | None:
+            try:
+                return dropout.measure(inputs, rows)
+            except Exception as error:  # noqa: BLE001 - the frame is good without
+                self._failed(error)
+                return None
+
+        return measured
 
     def _output_snapshot(self, output: object) -> Snapshot | None:
         source = first_tensor(output)
