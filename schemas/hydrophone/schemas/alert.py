@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from hydrophone.schemas.event import Event, Probability, WindowBounds, event_id
 from hydrophone.schemas.event import Value as _Value
-from hydrophone.schemas.score import Branch, Evidence, LayerScore, Replay, Suspect
+from hydrophone.schemas.score import Branch, ClientAdvice, Evidence, LayerScore, Replay, Suspect
 
 __all__ = ["Alert", "FiredRule", "alert_id"]
 
@@ -60,6 +60,7 @@ class Alert(Event):
     branch: Branch | None
     layers: dict[str, LayerScore]
     suspects: tuple[Suspect, ...]
+    clients: tuple[ClientAdvice, ...] = Field((), description="an action for each client with flagged rows")
     replay: Replay | None = Field(None, description="the window's repeated rows, where they were looked for")
     atlas_techniques: tuple[str, ...] = Field(description="MITRE ATLAS technique ids this evidence is consistent with")
     recommended_action: str

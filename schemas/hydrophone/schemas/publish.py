@@ -12,6 +12,7 @@ from hydrophone.schemas.alert import Alert
 from hydrophone.schemas.operations import DeadLetter, ModelState, OperationalEvent, ReferencePointer, ShardPlan
 from hydrophone.schemas.partials import SummaryChunk, WatermarkMarker
 from hydrophone.schemas.score import WindowScore
+from hydrophone.schemas.verdict import FrameVerdicts
 
 __all__ = ["json_schemas", "write"]
 
@@ -24,6 +25,7 @@ PUBLISHED: Final[Mapping[str, type[BaseModel]]] = {
     "shards.v1": ShardPlan,
     "state.v1": ModelState,
     "summary.v1": SummaryChunk,
+    "verdict.v1": FrameVerdicts,
     "watermark.v1": WatermarkMarker,
 }
 

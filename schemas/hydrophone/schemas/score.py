@@ -8,9 +8,13 @@ from pydantic import Field
 from hydrophone.schemas.event import Event, Probability, Sha256, Value, WindowBounds, event_id
 
 __all__ = [
+    "Action",
+    "Attack",
     "Branch",
+    "ClientAdvice",
     "Contamination",
     "Counts",
+    "Decision",
     "Evidence",
     "Joint",
     "LayerScore",
@@ -22,6 +26,7 @@ __all__ = [
     "SourcePart",
     "Strata",
     "Suspect",
+    "SuspectVerdict",
     "Trace",
     "WindowScore",
     "score_id",
@@ -99,6 +104,32 @@ class Strata(Value):
     rows: dict[str, int]
 
 
+Decision = Literal["accept", "abstain", "reject"]
+"""What the per-sample detectors say of a row: like clean rows, cannot tell, unlike them."""
+
+Action = Literal["observe", "challenge", "throttle", "block"]
+"""What to do about a client, from least to most."""
+
+
+class Attack(Value):
+    """Which attack a row looks like. A name is null where it is too close to call; its probability is then the best
+    one's."""
+
+    family: str | None
+    family_probability: Probability
+    name: str | None
+    probability: Probability
+
+
+class SuspectVerdict(Value):
+    """What the per-sample detectors say of a suspect; the whole verdict is on the `verdicts` topic."""
+
+    decision: Decision
+    suspicion: float | None
+    p_value: Probability | None
+    attack: Attack | None = None
+
+
 class Suspect(Value):
     """One row of the window, by how much it pulled the statistic."""
 
@@ -113,6 +144,20 @@ class Suspect(Value):
     partition: int | None = None
     offset: int | None = None
     xy: tuple[float, float] | None = Field(None, description="the reference's fixed two-component projection")
+    verdict: SuspectVerdict | None = Field(None, description="where the reference has per-sample detectors")
+
+
+class ClientAdvice(Value):
+    """One client's tested rows of this window, and what the rule in `streams/clients.py` makes of them."""
+
+    client_id: str
+    rows: int = Field(description="of the client, among the tested rows that name one")
+    flagged: int = Field(description="of those, rows not like clean ones")
+    expected: float = Field(description="flagged rows that clean traffic of so many rows has, on average")
+    p_value: Probability = Field(description="of so many flagged rows, times the clients looked at")
+    sample_ids: tuple[str, ...] = Field((), description="a few of the flagged rows, most suspicious first")
+    action: Action
+    reason: str
 
 
 class PriorShift(Value):
@@ -192,6 +237,7 @@ class WindowScore(Event):
     effective_rows: int
     bin_rows: int = Field(1, description="rows that change sides together in a permutation")
     suspects: tuple[Suspect, ...] = ()
+    clients: tuple[ClientAdvice, ...] = Field((), description="clients with flagged rows, the most urgent first")
     contamination: Contamination | None = None
     prior_shift: PriorShift | None = None
     replay: Replay | None = None

@@ -2,7 +2,7 @@
 
 publisher       an inference service: writes frames
 processor       `hydrophone process`
-subscriber      whoever reads scores, alerts and events: `hydrophone tail`, a SIEM
+subscriber      whoever reads scores, verdicts, alerts and events: `hydrophone tail`, a SIEM
 recorder        reads frames: `hydrophone record`
 administrator   `hydrophone topics create`, `hydrophone reference announce`, `hydrophone shards`,
                 `hydrophone doctor`
@@ -29,6 +29,7 @@ Operation = Literal["Read", "Write", "Create", "Describe", "DescribeConfigs"]
 READ_BY_PROCESSOR: Final = (topics.ACTIVATIONS, topics.REFERENCES, topics.STATE, topics.PARTIALS, topics.CONTROL)
 WRITTEN_BY_PROCESSOR: Final = (
     topics.SCORES,
+    topics.VERDICTS,
     topics.ALERTS,
     topics.EVENTS,
     topics.LATE,
@@ -36,7 +37,7 @@ WRITTEN_BY_PROCESSOR: Final = (
     topics.STATE,
     topics.PARTIALS,
 )
-READ_BY_SUBSCRIBER: Final = (topics.SCORES, topics.ALERTS, topics.EVENTS)
+READ_BY_SUBSCRIBER: Final = (topics.SCORES, topics.VERDICTS, topics.ALERTS, topics.EVENTS)
 
 READER_GROUP: Final = "hydrophone-reader-"
 """Readers are in no group and commit nothing; their client asks who would coordinate one all the same."""

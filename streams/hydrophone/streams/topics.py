@@ -23,6 +23,7 @@ __all__ = [
     "SCORES",
     "STATE",
     "TOPICS",
+    "VERDICTS",
     "Topic",
     "minimum_retention_ms",
     "retention_fault",
@@ -110,6 +111,17 @@ SCORES: Final = Topic(
     purpose="one test result per non-empty window, rejecting or not",
 )
 
+VERDICTS: Final = Topic(
+    name="verdicts",
+    key="`model`",
+    value="JSON `FrameVerdicts`",
+    partitions=DEFAULT_PARTITIONS,
+    cleanup="delete",
+    retention_ms=7 * DAY_MS,
+    configs=(),
+    purpose="what the per-sample detectors say of a frame's rows, as soon as it arrives",
+)
+
 ALERTS: Final = Topic(
     name="alerts",
     key="`model`",
@@ -190,7 +202,19 @@ CONTROL: Final = Topic(
     purpose="what operators told the processors to do",
 )
 
-TOPICS: Final = (ACTIVATIONS, REFERENCES, SCORES, ALERTS, EVENTS, LATE, DEADLETTER, STATE, PARTIALS, CONTROL)
+TOPICS: Final = (
+    ACTIVATIONS,
+    REFERENCES,
+    SCORES,
+    VERDICTS,
+    ALERTS,
+    EVENTS,
+    LATE,
+    DEADLETTER,
+    STATE,
+    PARTIALS,
+    CONTROL,
+)
 
 
 def topic_configs(topic: Topic, *, replication_factor: int = 1) -> dict[str, str]:
