@@ -1,13 +1,14 @@
 """A reference on disk and in memory: manifest, arrays, hashes. Fitting and testing do not live here.
 
-A folder of `manifest.json` and safetensors files: nothing in it can run code. The reference's identity is the sha256
+A folder of `manifest.json`, safetensors files and, where attacks were learnt, a forest in skops' format, of which only
+named types are read: nothing in it can run code. The reference's identity is the sha256
 of its manifest, which holds the sha256 of every other file.
 """
 
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -18,6 +19,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from hydrophone.detectors.closeness import KEPT_AXES
+from hydrophone.detectors.samples.manifest import SampleManifest
 from hydrophone.schemas.errors import ReferenceInvalid
 from hydrophone.schemas.event import canonical_json
 
@@ -42,7 +44,7 @@ CLASSES: Final = "classes"
 OUTPUTS: Final = "outputs"
 WINDOWS: Final = "windows.statistics"
 FORMAT: Final = "1"
-FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
+FILE_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.(safetensors|skops)")
 
 
 class _Part(BaseModel):
@@ -108,13 +110,14 @@ class Manifest(_Part):
     baseline_detection_rate: float | None = Field(
         None, ge=0, le=1, description="share of re-draws of one half of the reference rows that differ from the other"
     )
+    samples: SampleManifest | None = Field(None, description="detectors of single rows; null: none were fitted")
     files: dict[str, str] = Field(description="sha256 of each file")
 
     def text(self) -> str:
         """The bytes that are hashed, so the same manifest always has the same identity, if fitted before a field was
         known too."""
         values = self.model_dump(mode="json")
-        later = ("baseline_detection_rate", "block_rows", "windows")
+        later = ("baseline_detection_rate", "block_rows", "windows", "samples")
         return canonical_json({k: v for k, v in values.items() if v is not None or k not in later}) + "\n"
 
     @property
@@ -123,8 +126,10 @@ class Manifest(_Part):
 
     @property
     def seed_sha256(self) -> str:
-        """What fixes permutations and row order: calibrating a reference must not change its statistics."""
-        return self.sha256 if self.windows is None else self.windows.base_sha256
+        """What fixes permutations and row order: neither calibrating a reference nor adding sample detectors to it may
+        change its statistics."""
+        added = self.windows or self.samples
+        return self.sha256 if added is None else added.base_sha256
 
     @property
     def permutation_seed(self) -> int:
@@ -138,11 +143,13 @@ def arrays_bytes(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 @dataclass(frozen=True, eq=False)
 class ReferenceArtefact:
     """Per layer: `fit.<layer>.mean|scale` `[D]`, `fit.<layer>.axes` `[D, 2]`, `reference.<layer>` `[n, D]` as tapped;
-    `classes` `[n]` where there are strata; `windows.statistics` `[K]` where clean windows were kept.
+    `classes` `[n]` where there are strata; `windows.statistics` `[K]` where clean windows were kept. `others` are the
+    files of the sample detectors, as they are.
     """
 
     manifest: Manifest
     arrays: Mapping[str, NDArray[Any]]
+    others: Mapping[str, bytes] = field(default_factory=dict)
 
     def save(self, directory: Path) -> None:
         """Write the folder. Refuses to change one that holds another reference: they are immutable."""
@@ -153,6 +160,8 @@ class ReferenceArtefact:
             )
         directory.mkdir(parents=True, exist_ok=True)
         (directory / ARRAYS).write_bytes(arrays_bytes(self.arrays))
+        for name, content in self.others.items():
+            (directory / name).write_bytes(content)
         manifest.write_text(self.manifest.text())
 
     @classmethod
@@ -165,7 +174,7 @@ class ReferenceArtefact:
             _check_arrays(manifest, arrays)
         except (KeyError, ValueError, SafetensorError) as error:
             raise ReferenceInvalid(f"`{directory}` holds no readable `{ARRAYS}`: {error}") from None
-        return cls(manifest, arrays)
+        return cls(manifest, arrays, {name: content for name, content in contents.items() if name != ARRAYS})
 
 
 def _manifest(path: Path) -> Manifest:
@@ -179,7 +188,7 @@ def _manifest(path: Path) -> Manifest:
         raise ReferenceInvalid(f"`{path}` cannot be read: {error}") from None
     if not all(FILE_NAME.fullmatch(name) for name in manifest.files):
         raise ReferenceInvalid(
-            f"`{path}` may name safetensors files of its own folder alone; got {sorted(manifest.files)}"
+            f"`{path}` may name safetensors and skops files of its own folder alone; got {sorted(manifest.files)}"
         )
     return manifest
 

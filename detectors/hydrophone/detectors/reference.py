@@ -28,7 +28,10 @@ from hydrophone.detectors.fallback import Fallback
 from hydrophone.detectors.fitting import BLOCK_ROWS, MAX_REFERENCE_ROWS, fit_artefact, time_order
 from hydrophone.detectors.prepared import MEMORY_BYTES, PreparedReference
 from hydrophone.detectors.result import WindowResult
-from hydrophone.schemas.errors import FrameInvalid
+from hydrophone.detectors.samples.family import SampleDetectors
+from hydrophone.detectors.samples.files import read_samples, samples_files
+from hydrophone.detectors.samples.manifest import SAMPLE_FILES
+from hydrophone.schemas.errors import FrameInvalid, ReferenceInvalid
 from hydrophone.schemas.frame import Frame, concat
 from hydrophone.schemas.identity import origin_priorities
 from hydrophone.schemas.score import ReferenceId
@@ -79,8 +82,31 @@ class Reference:
         arrays = {**self._artefact.arrays, WINDOWS: null.statistics}
         digest = hashlib.sha256(arrays_bytes(arrays)).hexdigest()
         kept = WindowCalibration(rows=rows, windows=len(null.statistics), base_sha256=self.manifest.seed_sha256)
-        changes = {"version": version or digest[:12], "windows": kept, "files": {ARRAYS: digest}}
-        artefact = ReferenceArtefact(self.manifest.model_copy(update=changes), arrays)
+        changes = {"version": version or digest[:12], "windows": kept, "files": {**self.manifest.files, ARRAYS: digest}}
+        artefact = ReferenceArtefact(self.manifest.model_copy(update=changes), arrays, self._artefact.others)
+        return Reference(artefact, device=str(self._device), memory_bytes=self._memory_bytes)
+
+    @cached_property
+    def samples(self) -> SampleDetectors | None:
+        """What judges single rows, where the reference was fitted with it. Raises `ReferenceInvalid` when its files,
+        though unchanged, do not hold what the manifest says.
+        """
+        known = self.manifest.samples
+        if known is None:
+            return None
+        return read_samples(known, self._artefact.others, model=self.manifest.model, device=self._device)
+
+    def with_samples(self, samples: SampleDetectors, *, version: str | None = None) -> "Reference":
+        """A new version that also judges single rows; windows are tested as before, with the same permutations."""
+        if samples.model != self.manifest.model:
+            raise ReferenceInvalid(f"sample detectors must be of model `{self.manifest.model}`; got `{samples.model}`")
+        described = samples.manifest.model_copy(update={"base_sha256": self.manifest.seed_sha256})
+        files = samples_files(samples)
+        digests = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        kept = {name: digest for name, digest in self.manifest.files.items() if name not in SAMPLE_FILES}
+        together = hashlib.sha256("".join(sorted((kept | digests).values())).encode()).hexdigest()
+        changes = {"version": version or together[:12], "samples": described, "files": kept | digests}
+        artefact = ReferenceArtefact(self.manifest.model_copy(update=changes), self._artefact.arrays, files)
         return Reference(artefact, device=str(self._device), memory_bytes=self._memory_bytes)
 
     def save(self, directory: str | Path) -> None:
