@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hydrophone.streams.frame_writer import FrameWriter
+    from hydrophone.streams.gating import gate
     from hydrophone.streams.publisher import Publisher
     from hydrophone.streams.tap import ActivationTap
 
-__all__ = ["ActivationTap", "FrameWriter", "Publisher"]
+__all__ = ["ActivationTap", "FrameWriter", "Publisher", "gate"]
 
-_HOME = {"ActivationTap": "tap", "FrameWriter": "frame_writer", "Publisher": "publisher"}
+_HOME = {"ActivationTap": "tap", "FrameWriter": "frame_writer", "Publisher": "publisher", "gate": "gating"}
 
 
 def __getattr__(name: str) -> Any:

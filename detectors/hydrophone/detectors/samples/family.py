@@ -16,6 +16,7 @@ from hydrophone.detectors.samples.density import ClassDensity
 from hydrophone.detectors.samples.gate import Gate
 from hydrophone.detectors.samples.layers import LayerCloseness
 from hydrophone.detectors.samples.manifest import SampleManifest
+from hydrophone.detectors.samples.quick_gate import QuickMixture
 from hydrophone.detectors.samples.rows import Rows
 from hydrophone.detectors.samples.scaling import strata_of
 from hydrophone.detectors.samples.seam import ABSTAIN, ACCEPT, REJECT, AttackGuess, SampleDetector, SampleVerdicts
@@ -113,6 +114,19 @@ class SampleDetectors:
         """Log-likelihoods `[m]` of the embedding: the gate's own answer, without the other detectors."""
         rows = Rows(frame, self._device)
         return np.asarray(self._measuring.gate.score(rows)[f"gate.log_likelihood.{self.manifest.embedding}"])
+
+    def quick_mixture(self, layer: str) -> QuickMixture:
+        """The gate of one layer, for a handful of rows at a time."""
+        return QuickMixture.of(self._measuring.gate.mixtures[layer])
+
+    @property
+    def gated_layers(self) -> tuple[str, ...]:
+        """Layers with a mixture, the embedding first."""
+        return tuple(self._measuring.gate.mixtures)
+
+    def clean_log_likelihoods(self, layer: str) -> NDArray[np.float64]:
+        """The gate's of the natural rows that nothing was fitted on."""
+        return self._suspicion.calibration[:, self.manifest.measures.index(f"gate.log_likelihood.{layer}")]
 
     def _scores(self, rows: Rows) -> dict[str, NDArray[np.float64]]:
         if rows.frame.model != self.model:
