@@ -209,7 +209,7 @@ class Recovery(RuleBasedStateMachine):
 
     def contract(self, model: str, start_ms: int) -> Contract | None:
         sizes = self.batch_rules.needs(model, start_ms)
-        return None if sizes is None else Contract(sizes)
+        return None if sizes is None else Contract(sizes, is_judged=True)
 
     def _owner(self, partition: int) -> Worker:
         """Whoever has it by the broker's word; a zombie learns that its time is over."""

@@ -89,11 +89,13 @@ class BatchWindow:
 
 @dataclass
 class Batch:
-    """`late` and `dead` by (partition, offset): the late rows, and the reason."""
+    """`late`, `dead` and `judged` by (partition, offset): the late rows, the reason, and the rows that are judged one
+    by one where their model's reference can."""
 
     windows: dict[tuple[str, int], BatchWindow] = field(default_factory=dict)
     late: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
     dead: dict[tuple[int, int], str] = field(default_factory=dict)
+    judged: dict[tuple[int, int], tuple[int, ...]] = field(default_factory=dict)
     duplicates: int = 0
     heartbeats: int = 0
     rejected: int = 0
@@ -185,6 +187,15 @@ def _add(
     late = tuple(row for row, fate in enumerate(fates) if fate == "late")
     if late:
         batch.late[record.partition, record.offset] = late
+    judged = tuple(
+        row
+        for row, fate in enumerate(fates)
+        if fate not in ("impossible", "future")
+        and fate not in counted
+        and rules.needs(frame.model, int(frame.event_time_ms[row]) // rules.window_ms * rules.window_ms) is not None
+    )
+    if judged:
+        batch.judged[record.partition, record.offset] = judged
     batch.rejected += fates.count("impossible")
     batch.quarantined += fates.count("future")
     priorities = _priorities(frame, rules.sampling_key)

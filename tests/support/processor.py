@@ -15,6 +15,7 @@ from tests.support.forked import Forked, Running
 from tests.support.frames import frame_id
 
 from hydrophone.detectors import Reference, fit_reference
+from hydrophone.detectors.samples import fit_samples
 from hydrophone.schemas.event import Event
 from hydrophone.schemas.frame import Frame
 from hydrophone.schemas.headers import from_record
@@ -31,6 +32,7 @@ __all__ = [
     "cli",
     "events_of",
     "frame_at",
+    "judging_reference",
     "load",
     "make_topics",
     "scores_of",
@@ -182,8 +184,25 @@ def small_reference(
     return where
 
 
+def judging_reference(folder: Path, model: str, *, rows: int = 1_200, seed: int = 0) -> Path:
+    """As `small_reference`, with detectors of single rows; its frames bring `fc` alone."""
+    small = load(small_reference(folder, model, seed=seed, rows=400))
+    rng = np.random.default_rng([seed, 1])
+    values = rng.standard_normal((rows, WIDTH)).astype(np.float32)
+    natural = Frame(model, {"fc": values}, event_time_ms=np.array(0), frame_id=frame_id(f"natural {model}"))
+    where = folder / f"judging-{model}-{seed}"
+    small.with_samples(fit_samples([natural], seed=seed, device="cpu")).save(where)
+    return where
+
+
 def frame_at(
-    model: str, times: Sequence[int], name: object, *, shift: float = 0.0, layers: Mapping[str, int] | None = None
+    model: str,
+    times: Sequence[int],
+    name: object,
+    *,
+    shift: float = 0.0,
+    layers: Mapping[str, int] | None = None,
+    client: str | None = None,
 ) -> Frame:
     """Standard normal rows at these event times; `name` decides the id and the values."""
     rng = np.random.default_rng([len(model), *str(name).encode()])
@@ -192,7 +211,14 @@ def frame_at(
         for layer, width in (layers or {"fc": WIDTH}).items()
     }
     samples = [f"{name}/{row}" for row in range(len(times))]
-    return Frame(model, values, event_time_ms=np.array(times), frame_id=frame_id(name), sample_ids=samples)
+    return Frame(
+        model,
+        values,
+        event_time_ms=np.array(times),
+        frame_id=frame_id(name),
+        sample_ids=samples,
+        client_ids=None if client is None else [client] * len(times),
+    )
 
 
 def make_topics(bootstrap: str, prefix: str, *, partitions: int = 1) -> None:

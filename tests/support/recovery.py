@@ -13,7 +13,7 @@ from tests.support.batch import Batch
 
 from hydrophone.schemas.frame import Frame
 from hydrophone.streams.checkpoint import Checkpoint
-from hydrophone.streams.effects import DeadLettered, Effect, RowsLate, WindowClosed
+from hydrophone.streams.effects import DeadLettered, Effect, RowsArrived, RowsLate, WindowClosed
 from hydrophone.streams.processor import Accounts, PartitionState, StreamRules, recover, step
 from hydrophone.streams.record import PartitionEnd, Record
 
@@ -242,6 +242,13 @@ def assert_same_as_batch(log: Log, pending: PartitionState, batch: Batch, k: int
         assert counts.tested == len(expected.sample(k))
     late = [effect for effect in log.told if isinstance(effect, RowsLate)]
     assert [((log.number, e.record.offset), e.rows) for e in late] == list(batch.late.items()), "late, once each"
+    judged = [
+        ((log.number, e.record.offset), row)
+        for e in log.told
+        if isinstance(e, RowsArrived)
+        for row in (range(len(e.frame)) if e.rows is None else e.rows.tolist())
+    ]
+    assert sorted(judged) == [(place, row) for place, rows in batch.judged.items() for row in rows], "judged once each"
     dead = [(e.record.offset, e.reason) for e in log.told if isinstance(e, DeadLettered)]
     assert dead == [(offset, reason) for (_, offset), reason in batch.dead.items()], "dead letters, once each"
     accounts = log.accounts

@@ -122,6 +122,7 @@ def _alert(rules: AlarmRules, memory: ModelState, score: WindowScore, fired: tup
         branch=score.branch,
         layers=score.layers,
         suspects=score.suspects,
+        clients=score.clients,
         replay=score.replay,
         atlas_techniques=(EVASION if is_different else ()) + (REPETITION if is_replay else ()),
         recommended_action=" ".join(text for text, applies in actions if applies),

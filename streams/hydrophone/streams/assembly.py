@@ -7,6 +7,7 @@ from hydrophone.detectors import Reference
 from hydrophone.schemas.errors import ConfigurationError
 from hydrophone.schemas.identity import FramePriorities
 from hydrophone.streams import topics
+from hydrophone.streams.arrivals import ArrivalTasks
 from hydrophone.streams.catalog import ReferenceCatalog
 from hydrophone.streams.clock import now_ms
 from hydrophone.streams.evidence import EvidenceStore
@@ -25,6 +26,7 @@ from hydrophone.streams.processor import StreamRules
 from hydrophone.streams.runtime import Runtime
 from hydrophone.streams.settings import Settings
 from hydrophone.streams.telemetry import Telemetry
+from hydrophone.streams.verdicts import SampleJudge
 from hydrophone.streams.window_tests import LoadRule, WindowTests
 
 __all__ = ["build_runtime"]
@@ -37,8 +39,8 @@ def build_runtime(settings: Settings) -> Runtime:
     kafka = settings.kafka_properties
     pinned = [Reference.load(folder, device=settings.device) for folder in settings.reference]
     for reference in pinned:
-        _ = reference.prepared  # now, not in the first window
-    catalog = ReferenceCatalog(pinned, device=settings.device)
+        _ = reference.prepared, reference.samples  # now, not in the first window
+    catalog = ReferenceCatalog(pinned, device=settings.device, judges_rows=settings.verdicts != "none")
     feed = ReferenceFeed(kafka, topics.REFERENCES.full_name(settings.topic_prefix), catalog)
     shards = ShardPlanFeed(kafka, topics.CONTROL.full_name(settings.topic_prefix))
     if settings.sampling_key is None:
@@ -54,6 +56,7 @@ def build_runtime(settings: Settings) -> Runtime:
         config_sha256=settings.sha256,
         detection_rate=settings.detection_rate,
     )
+    outputs = OutputTopics(settings.topic_prefix)
     delivery = _delivery(settings, kafka)
     return Runtime(
         consumer=clients.consumer(
@@ -74,7 +77,7 @@ def build_runtime(settings: Settings) -> Runtime:
             merging=settings.stage != "windows",
         ),
         state_topic=topics.STATE.full_name(settings.topic_prefix),
-        outputs=OutputTopics(settings.topic_prefix),
+        outputs=outputs,
         stages=Stages(
             StreamRules(
                 settings.time_rules,
@@ -93,6 +96,7 @@ def build_runtime(settings: Settings) -> Runtime:
             threads=settings.test_threads,
             limit=settings.tests_under_way,
         ),
+        arrivals=ArrivalTasks(SampleJudge(catalog, outputs, listing=settings.verdicts)),
         clock=now_ms,
         telemetry=telemetry,
         group=settings.group,

@@ -18,10 +18,13 @@ log = logging.getLogger("hydrophone")
 
 
 class ReferenceCatalog:
-    """A pinned reference is in force for its model at all times; else the last one announced for the instant."""
+    """A pinned reference is in force for its model at all times; else the last one announced for the instant.
 
-    def __init__(self, pinned: Iterable[Reference] = (), *, device: str = "auto") -> None:
-        self._device = device
+    `judges_rows`: where a reference has per-sample detectors, its contract says that rows are judged as they arrive.
+    """
+
+    def __init__(self, pinned: Iterable[Reference] = (), *, device: str = "auto", judges_rows: bool = False) -> None:
+        self._device, self._judges_rows = device, judges_rows
         self._pinned: dict[str, Reference] = {}
         self._announced: dict[str, dict[str, tuple[int, Reference]]] = {}
         self._contracts: dict[str, Contract] = {}
@@ -41,6 +44,7 @@ class ReferenceCatalog:
         if pointer.model in self._pinned:
             return
         reference = load_reference(pointer, device=self._device)
+        _ = reference.samples  # now, not when its first row comes: what cannot be read is refused here
         versions = self._announced.setdefault(pointer.model, {})
         versions.pop(pointer.version, None)
         versions[pointer.version] = (pointer.effective_from_ms, reference)
@@ -77,7 +81,8 @@ class ReferenceCatalog:
         if sha256 not in self._contracts:
             manifest = reference.manifest
             sizes = {name: layer.dimensions for name, layer in manifest.layers.items()}
-            self._contracts[sha256] = Contract(sizes, manifest.has_predicted, manifest.output_classes)
+            is_judged = self._judges_rows and reference.samples is not None
+            self._contracts[sha256] = Contract(sizes, manifest.has_predicted, manifest.output_classes, is_judged)
         return self._contracts[sha256]
 
 

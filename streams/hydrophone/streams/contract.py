@@ -12,11 +12,12 @@ __all__ = ["Contract"]
 @dataclass(frozen=True, slots=True)
 class Contract:
     """`sizes` are the features of each layer; with `needs_classes` a frame brings `predicted` or `output` too, with
-    `output_classes` it brings `output` of that width."""
+    `output_classes` it brings `output` of that width. `is_judged`: its rows are judged one by one as they arrive."""
 
     sizes: Mapping[str, int]
     needs_classes: bool = False
     output_classes: int | None = None
+    is_judged: bool = False
 
     def check(self, frame: Frame) -> None:
         """Raises `FrameInvalid`: the frame goes to `deadletter`."""

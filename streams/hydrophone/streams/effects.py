@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from hydrophone.schemas.frame import Frame
 from hydrophone.schemas.score import Counts, SourcePart
 from hydrophone.streams.record import Record
 
-__all__ = ["DeadLettered", "Effect", "RowsLate", "SummaryClosed", "TimePassed", "WindowClosed"]
+__all__ = ["DeadLettered", "Effect", "RowsArrived", "RowsLate", "SummaryClosed", "TimePassed", "WindowClosed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,19 @@ class TimePassed:
 
 
 @dataclass(frozen=True, slots=True)
+class RowsArrived:
+    """Rows to be judged one by one, by the reference in force at `start_ms`; None: all rows of the frame.
+
+    All that are accounted for as windowed, late or not finite, each once; not those that a window had counted before.
+    """
+
+    record: Record
+    frame: Frame
+    start_ms: int
+    rows: NDArray[np.intp] | None
+
+
+@dataclass(frozen=True, slots=True)
 class RowsLate:
     """Rows of a record whose window had closed, by index. The whole record goes to `late`."""
 
@@ -60,4 +76,4 @@ class DeadLettered:
     detail: str
 
 
-Effect = WindowClosed | SummaryClosed | TimePassed | RowsLate | DeadLettered
+Effect = WindowClosed | SummaryClosed | TimePassed | RowsArrived | RowsLate | DeadLettered

@@ -12,6 +12,7 @@ from hydrophone.schemas.event import WindowBounds, sha256_of
 from hydrophone.schemas.operations import ModelState
 from hydrophone.schemas.score import Counts, Evidence, Source, Trace, WindowScore, score_id
 from hydrophone.streams.alerting import decide
+from hydrophone.streams.attention import NO_ATTENTION, Attention, look_at_rows
 from hydrophone.streams.budget import alarm_rules
 from hydrophone.streams.catalog import ReferenceCatalog
 from hydrophone.streams.effects import WindowClosed
@@ -47,12 +48,14 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What the test found, whatever was before it; without a `result` the `reason` why there is none."""
+    """What the test found, whatever was before it; without a `result` the `reason` why there is none. `attention`: what
+    its rows say one by one, and what that means for clients."""
 
     question: Question
     result: WindowResult | None = None
     reason: str = ""
     evidence: Evidence | None = None
+    attention: Attention = NO_ATTENTION
 
 
 class Judge:
@@ -101,10 +104,11 @@ class Judge:
             result = reference.test(sample, detection_rate=self._detection_rate)
         except FrameInvalid as refusal:
             return Examined(question, reason=refusal.reason)
+        attention = look_at_rows(reference, sample, result)
         evidence: Evidence | None = None
         if result.rejected and self._evidence is not None:
             evidence = self._evidence.keep(sample, question.closed.start_ms)
-        return Examined(question, result, evidence=evidence)
+        return Examined(question, result, evidence=evidence, attention=attention)
 
     def decide(self, examined: Examined, state: ModelState | None, traceparent: str | None) -> Judgement:
         """The score, and what the alarm rules make of it after the model's windows before."""
@@ -127,7 +131,7 @@ class Judge:
     def _score(self, examined: Examined, result: WindowResult, trace: Trace | None) -> WindowScore:
         closed = examined.question.closed
         tested = len(result.origins) if result.status == "tested" else 0
-        return result.to_score(
+        score = result.to_score(
             window=_bounds(closed),
             source=self._source(closed),
             trace=trace,
@@ -138,6 +142,7 @@ class Judge:
             evidence=examined.evidence,
             config_sha256=self._config_sha256,
         )
+        return examined.attention.drawn_to(score)
 
     def _untested(self, examined: Examined, trace: Trace | None) -> WindowScore:
         closed, reference = examined.question.closed, examined.question.reference

@@ -9,6 +9,7 @@ from typing import Final
 from hydrophone.schemas.event import Event
 from hydrophone.schemas.headers import DEAD_LETTER_PREFIX, dead_letter_headers, to_record
 from hydrophone.schemas.operations import DeadLetter, ModelState, OperationalEvent
+from hydrophone.schemas.verdict import FrameVerdicts
 from hydrophone.streams import topics
 from hydrophone.streams.effects import DeadLettered, RowsLate, SummaryClosed, TimePassed
 from hydrophone.streams.judge import Judgement
@@ -71,6 +72,9 @@ class OutputTopics:
             value = state.model_dump_json().encode()
             outputs.append(Output(name, state.model.encode(), value, headers, partition, is_memory=True))
         return outputs
+
+    def verdicts(self, event: FrameVerdicts, time_ms: int) -> Output:
+        return self._event(topics.VERDICTS, event, event.model, time_ms, None)
 
     def late(self, effect: RowsLate) -> Output:
         record = effect.record

@@ -4,6 +4,7 @@ of it. Kafka lives elsewhere."""
 from dataclasses import dataclass, field
 
 from hydrophone.schemas.operations import ModelState
+from hydrophone.streams.arrivals import VerdictTask
 from hydrophone.streams.effects import Effect
 from hydrophone.streams.ledger import Ledger, Place
 from hydrophone.streams.merging import MergeRules, MergeState, merge_step
@@ -29,12 +30,14 @@ class Stages:
 class OwnedPartition:
     """`models` are as of the last concluded test; `reported` are the accounts as of the last commit.
 
+    `collecting`: rows that arrived and will be judged together; their task stands in the ledger's open entry.
     A partition of `partials` knows the memories of those models alone that it has decided on since it came (`known`).
     """
 
     state: PartitionState | MergeState
     models: dict[str, ModelState]
-    ledger: Ledger[WindowTask] = field(default_factory=Ledger)
+    ledger: Ledger[WindowTask | VerdictTask] = field(default_factory=Ledger)
+    collecting: VerdictTask | None = None
     is_at_end: bool = False
     is_blocked: bool = False
     is_dirty: bool = False

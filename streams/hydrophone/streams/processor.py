@@ -24,7 +24,7 @@ from hydrophone.schemas.identity import FramePriorities
 from hydrophone.schemas.signature import Verify
 from hydrophone.streams.checkpoint import Checkpoint, Pending
 from hydrophone.streams.contract import Contract
-from hydrophone.streams.effects import DeadLettered, Effect, RowsLate, SummaryClosed, TimePassed
+from hydrophone.streams.effects import DeadLettered, Effect, RowsArrived, RowsLate, SummaryClosed, TimePassed
 from hydrophone.streams.partials import check_rows
 from hydrophone.streams.record import UNREADABLE_HEADERS, PartitionEnd, Record
 from hydrophone.streams.sampling import BottomK
@@ -196,7 +196,11 @@ def _take_frame(
     latest = times.latest_usable()
     if latest is not None:
         state.watermark_ms = rules.time.after(state.watermark_ms, latest)
-    effects: list[Effect] = [RowsLate(record, late)] if late and is_new else []
+    effects: list[Effect] = []
+    if is_new:
+        judged = {start: rows for start, rows in parts.items() if start in new_parts or start not in open_parts}
+        effects += _arrivals(record, frame, judged, contracts)
+        effects += [RowsLate(record, late)] if late else []
     return effects + _close_due(state, rules)
 
 
@@ -366,6 +370,23 @@ def _late_rows(parts: Parts, open_parts: Parts, rows: int) -> tuple[int, ...]:
         if start not in open_parts:
             late.extend(range(rows) if members is None else members.tolist())
     return tuple(sorted(late))
+
+
+def _arrivals(
+    record: Record, frame: Frame, parts: Parts, contracts: Mapping[int, Contract | None]
+) -> list[RowsArrived]:
+    """One for each contract that asks for verdicts: what is said of a record is said at once."""
+    starts: dict[int, list[int]] = {}
+    for start in parts:
+        contract = contracts[start]
+        if contract is not None and contract.is_judged:
+            starts.setdefault(id(contract), []).append(start)
+    return [RowsArrived(record, frame, mine[0], _rows_of(parts, mine)) for mine in starts.values()]
+
+
+def _rows_of(parts: Parts, starts: Iterable[int]) -> NDArray[np.intp] | None:
+    together = [rows for start in starts if (rows := parts[start]) is not None]
+    return np.sort(np.concatenate(together)) if together else None
 
 
 def _close_due(state: PartitionState, rules: StreamRules) -> list[Effect]:

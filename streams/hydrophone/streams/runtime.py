@@ -1,8 +1,8 @@
 """The thin shell around `step`: reads records, performs effects in order, commits outputs and offsets together.
 
 Everything that decides lives elsewhere. What happens here and nowhere else: partitions come and go, windows are tested
-beside the loop and told in order, reading waits where tests cannot keep pace, a transaction that did not end well
-throws state away and rebuilds it from what the broker says is committed, a signal drains.
+and rows judged beside the loop and told in order, reading waits where that cannot keep pace, a transaction that did not
+end well throws state away and rebuilds it from what the broker says is committed, a signal drains.
 """
 
 import logging
@@ -18,7 +18,16 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from hydrophone.schemas.errors import BrokerUnavailable, Fenced, TopicMissing
 from hydrophone.schemas.operations import ModelState, operational_event
-from hydrophone.streams.effects import DeadLettered, Effect, RowsLate, SummaryClosed, TimePassed, WindowClosed
+from hydrophone.streams.arrivals import ArrivalTasks, VerdictTask
+from hydrophone.streams.effects import (
+    DeadLettered,
+    Effect,
+    RowsArrived,
+    RowsLate,
+    SummaryClosed,
+    TimePassed,
+    WindowClosed,
+)
 from hydrophone.streams.judge import Judge
 from hydrophone.streams.kafka.delivery import Delivery, DeliveryFailed
 from hydrophone.streams.kafka.groups import is_instance_taken
@@ -37,7 +46,8 @@ from hydrophone.streams.ownership import Key, OwnedPartition, Stages
 from hydrophone.streams.record import PartitionEnd, Record
 from hydrophone.streams.shards import SHARD_MARK
 from hydrophone.streams.telemetry import Telemetry, traceparent_of
-from hydrophone.streams.telling import Untold, tell, tell_accounts
+from hydrophone.streams.telling import Untold, tell, tell_accounts, tell_verdicts
+from hydrophone.streams.verdicts import JudgedFrames
 from hydrophone.streams.window_tests import WindowTask, WindowTests
 
 __all__ = ["Cadence", "Runtime"]
@@ -81,6 +91,7 @@ class Runtime:
         stages: Stages,
         judge: Judge,
         tests: WindowTests,
+        arrivals: ArrivalTasks,
         clock: Callable[[], int],
         telemetry: Telemetry,
         cadence: Cadence = Cadence(),
@@ -90,7 +101,8 @@ class Runtime:
         self._shards, self._reads = shards, reads
         self._topic, self._outputs, self._stages, self._judge = reads.activations, outputs, stages, judge
         self._window_ms = stages.windows.time.window_ms
-        self._tests, self._clock, self._telemetry, self._cadence = tests, clock, telemetry, cadence
+        self._tests, self._arrivals = tests, arrivals
+        self._clock, self._telemetry, self._cadence = clock, telemetry, cadence
         self._stopping = threading.Event()
         self._recovery = Recovery(
             consumer,
@@ -105,6 +117,7 @@ class Runtime:
         self._intake = Intake(consumer, batch=cadence.batch)
         self._group = group
         self._untold: list[Untold] = []
+        self._untold_verdicts: list[JudgedFrames] = []
         self._committed_ms = self._references_ms = 0
         self._misplaced = Misplaced(reads.activations)
         self._watch = TopicWatch(consumer, reads.activations)
@@ -112,6 +125,7 @@ class Runtime:
         self._failures = 0
         telemetry.observe_lag(partial(self._lags, reads.activations), partial(self._lags, reads.partials))
         telemetry.observe_tests(lambda: len(tests))
+        telemetry.observe_verdicts(lambda: arrivals.rows)
 
     def stop(self) -> None:
         """Drain: finish the batch at hand, commit, leave the group. Safe from a signal handler."""
@@ -151,7 +165,8 @@ class Runtime:
     def close(self) -> None:
         """Leave the group; what is not committed is somebody else's to do again."""
         with ExitStack() as stack:  # all of them, whichever fails; the consumer first
-            for part in (self._references, self._shards, self._tables, self._delivery, self._tests, self._consumer):
+            beside = (self._tests, self._arrivals)
+            for part in (self._references, self._shards, self._tables, self._delivery, *beside, self._consumer):
                 if part is not None:
                     stack.callback(part.close)
 
@@ -178,7 +193,9 @@ class Runtime:
         """Always poll, or the group would give our partitions away; while tests cannot keep pace, take nothing in."""
         if self._tests.is_full:
             self._tests.wait()
-        if self._intake or self._tests.is_full:
+        elif self._arrivals.is_full:
+            self._arrivals.wait()
+        if self._intake or self._is_full:
             self._intake.hold(self._unblocked())
             self._intake.poll(0)
         else:
@@ -188,17 +205,24 @@ class Runtime:
             self._intake.release(self._unblocked())
             self._intake.poll(self._cadence.wait_testing_ms if len(self._tests) else self._cadence.wait_ms)
 
+    @property
+    def _is_full(self) -> bool:
+        return self._tests.is_full or self._arrivals.is_full
+
     def _unblocked(self) -> list[TopicPartition]:
         return [TopicPartition(*key) for key, owned in self._partitions.items() if not owned.is_blocked]
 
     def _handle_backlog(self, now_ms: int) -> int:
         """Until a test more would be too many, or what is left comes again in its order after a rewind."""
         handled = 0
-        while self._intake and not self._tests.is_full:
+        while self._intake and not self._is_full:
             self._handle(self._intake.next(), now_ms)
             handled += 1
             if self._has_rewound:
                 self._intake.clear()
+        for partition in self._partitions.values():
+            if partition.collecting is not None:  # what came at once is judged at once
+                self._seal(partition)
         return handled
 
     def _handle(self, message: Message, now_ms: int) -> None:
@@ -266,7 +290,8 @@ class Runtime:
     # -- effects ------------------------------------------------------------------------------------------------------
 
     def _perform(self, partition: OwnedPartition, effects: Sequence[Effect]) -> None:
-        """What one step wants; if it closed windows, what comes after it is told after them."""
+        """What one step wants; if it closed windows, what comes after it is told after them. Rows that arrived are
+        judged together with those of the next steps, up to a batch."""
         has_closed = False
         for effect in effects:
             if isinstance(effect, WindowClosed):
@@ -276,6 +301,8 @@ class Runtime:
                 partition.ledger.add(*self._outputs.summary(effect))
             elif isinstance(effect, TimePassed):
                 partition.ledger.add(*self._outputs.markers(effect, self._reads.partitions))
+            elif isinstance(effect, RowsArrived):
+                self._collect(partition, effect)
             elif isinstance(effect, RowsLate):
                 partition.ledger.add(self._outputs.late(effect))
             elif isinstance(effect, DeadLettered):
@@ -283,8 +310,21 @@ class Runtime:
                 log.warning("record refused", extra={"reason": effect.reason, "offset": effect.record.offset})
                 if (event := self._misplaced.unplanned(effect)) is not None:
                     partition.ledger.add(self._outputs.event(event, effect.record.timestamp_ms))
-        if has_closed:
-            partition.ledger.seal(partition.place(self._window_ms))
+        if has_closed or (partition.collecting is not None and partition.collecting.is_large):
+            self._seal(partition)
+
+    def _seal(self, partition: OwnedPartition) -> None:
+        """Between steps: what is told so far belongs together, and so do the rows to be judged."""
+        if partition.collecting is not None:
+            self._arrivals.begin(partition.collecting)
+            partition.collecting = None
+        partition.ledger.seal(partition.place(self._window_ms))
+
+    def _collect(self, partition: OwnedPartition, arrived: RowsArrived) -> None:
+        if partition.collecting is None:
+            partition.collecting = VerdictTask()
+            partition.ledger.await_task(partition.collecting)
+        self._arrivals.collect(partition.collecting, arrived)
 
     def _begin_test(self, partition: OwnedPartition, closed: WindowClosed) -> None:
         if (event := self._misplaced.half(closed)) is not None:
@@ -292,8 +332,12 @@ class Runtime:
         span = self._telemetry.window_span(closed.model, closed.start_ms, closed.traceparents)
         partition.ledger.await_task(self._tests.begin(closed, span))
 
-    def _conclude(self, partition: OwnedPartition, task: WindowTask) -> list[Output]:
+    def _conclude(self, partition: OwnedPartition, task: WindowTask | VerdictTask) -> list[Output]:
         """From what a test found to what is told of it, after the model's windows before."""
+        if isinstance(task, VerdictTask):
+            judged = task.judged()
+            self._untold_verdicts.append(judged)
+            return judged.outputs
         examined, test_s = task.examined()
         previous = self._memory(partition, task.closed.model)
         judgement = self._judge.decide(examined, previous, traceparent_of(task.span))
@@ -323,7 +367,7 @@ class Runtime:
             left = until - time.monotonic()
             if left <= 0:
                 return
-            self._tests.wait(left)
+            (self._tests if len(self._tests) else self._arrivals).wait(left)
 
     # -- commits ------------------------------------------------------------------------------------------------------
 
@@ -383,6 +427,9 @@ class Runtime:
         for window in self._untold:
             tell(self._telemetry, window.judgement, test_s=window.test_s, latency_s=done - window.closed_at_s)
         self._untold.clear()
+        for judged in self._untold_verdicts:
+            tell_verdicts(self._telemetry, judged, self._committed_ms)
+        self._untold_verdicts.clear()
         for key, place in places.items():
             partition = self._partitions[key]
             tell_accounts(self._telemetry, partition.reported, place.accounts)
@@ -421,9 +468,14 @@ class Runtime:
 
     def _abandon(self) -> None:
         """Leave everything as it was committed: closing the consumer must not commit what was done by halves."""
-        self._untold.clear()
-        self._tests.forget()
+        self._forget_untold()
         self._partitions.clear()
+
+    def _forget_untold(self) -> None:
+        self._untold.clear()
+        self._untold_verdicts.clear()
+        self._tests.forget()
+        self._arrivals.forget()
 
     def _drop(self, partitions: Sequence[TopicPartition]) -> None:
         for partition in partitions:
@@ -436,8 +488,7 @@ class Runtime:
         self._has_rewound = True
         self._misplaced.forget_untold()
         self._intake.start_anew()
-        self._untold.clear()
-        self._tests.forget()
+        self._forget_untold()
         for key in list(self._partitions):
             self._intake.read_from(self._recover_patiently(key), now=True)
 

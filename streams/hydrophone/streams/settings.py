@@ -93,6 +93,10 @@ class Settings(BaseSettings):
         1, ge=1, le=64, description="windows tested at a time; one test uses all of torch's threads"
     )
     tests_under_way: int = Field(8, ge=1, le=1_000, description="windows under test before reading waits")
+    verdicts: Literal["all", "suspicious", "none"] = Field(
+        "suspicious",
+        description="rows told where the reference has per-sample detectors; none: judge no row on arrival",
+    )
     sampling_key: SecretStr | None = Field(
         None, description="deployment secret that decides which rows are sampled; the same for all processors"
     )

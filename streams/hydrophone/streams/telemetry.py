@@ -31,6 +31,15 @@ class Telemetry:
         self.close_latency = meter.create_histogram(
             "hydrophone.window.close_latency", "s", "From the record that closed a window to its committed score"
         )
+        self.verdicts = meter.create_counter(
+            "hydrophone.verdicts", "{row}", "Rows judged one by one, by model and decision"
+        )
+        self.verdict_duration = meter.create_histogram(
+            "hydrophone.verdict.duration", "s", "Time one batch of rows took to be judged"
+        )
+        self.verdict_latency = meter.create_histogram(
+            "hydrophone.verdict.latency", "s", "From a frame's arrival at the broker to its committed verdicts"
+        )
         self.p_value = meter.create_gauge(
             "hydrophone.window.p_value", "1", "Joint p-value of the last window, by model"
         )
@@ -72,6 +81,12 @@ class Telemetry:
         """Window tests begun and not done; at the bound, reading waits."""
         self._meter.create_observable_gauge(
             "hydrophone.tests.under_way", [lambda _: [Observation(under_way())]], "{window}", "Windows under test"
+        )
+
+    def observe_verdicts(self, rows: Callable[[], int]) -> None:
+        """Rows that arrived and are not judged yet; at the bound, reading waits."""
+        self._meter.create_observable_gauge(
+            "hydrophone.verdicts.under_way", [lambda _: [Observation(rows())]], "{row}", "Rows waiting for verdicts"
         )
 
     def window_span(self, model: str, start_ms: int, traceparents: Iterable[str]) -> Span:

@@ -10,8 +10,9 @@ from typing import Final
 
 from hydrophone.streams.judge import Judgement
 from hydrophone.streams.telemetry import Telemetry
+from hydrophone.streams.verdicts import JudgedFrames
 
-__all__ = ["Untold", "tell", "tell_accounts"]
+__all__ = ["Untold", "tell", "tell_accounts", "tell_verdicts"]
 
 log = logging.getLogger("hydrophone")
 
@@ -64,6 +65,16 @@ def tell(telemetry: Telemetry, judgement: Judgement, *, test_s: float, latency_s
             "score_id": str(score.id),
         },
     )
+
+
+def tell_verdicts(telemetry: Telemetry, judged: JudgedFrames, now_ms: int) -> None:
+    """Instruments alone: a line for each frame would be more than the frames. A broker's clock may be ahead of ours."""
+    telemetry.verdict_duration.record(judged.seconds)
+    for (model, decision), rows in judged.decisions.items():
+        if rows:
+            telemetry.verdicts.add(rows, {"model": model, "decision": decision})
+    for came_ms in judged.timestamps_ms:
+        telemetry.verdict_latency.record(max(0, now_ms - came_ms) / 1000)
 
 
 def tell_accounts(telemetry: Telemetry, before: Mapping[str, int], now: Mapping[str, int]) -> None:

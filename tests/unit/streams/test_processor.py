@@ -16,13 +16,17 @@ from hydrophone.schemas.identity import FramePriorities
 from hydrophone.schemas.origins import Origin
 from hydrophone.streams.checkpoint import Checkpoint, Pending
 from hydrophone.streams.contract import Contract
-from hydrophone.streams.effects import DeadLettered, Effect, RowsLate, WindowClosed
+from hydrophone.streams.effects import DeadLettered, Effect, RowsArrived, RowsLate, WindowClosed
 from hydrophone.streams.processor import PartitionState, StreamRules, recover, step
 from hydrophone.streams.record import UNREADABLE_HEADERS, PartitionEnd, Record
 from hydrophone.streams.watermark import TimeRules
 
 TIME = TimeRules(window_ms=10, lateness_ms=12, future_skew_ms=3, expected_delay_ms=2, idle_ms=5)
-CONTRACTS = {"m": Contract({"fc": 2}), "classes": Contract({"fc": 2}, needs_classes=True)}
+CONTRACTS = {
+    "m": Contract({"fc": 2}),
+    "judged": Contract({"fc": 2}, is_judged=True),
+    "classes": Contract({"fc": 2}, needs_classes=True),
+}
 RULES = StreamRules(TIME, lambda model, _: CONTRACTS.get(model), FramePriorities(b"key"), k=4)
 APPENDED_MS = 1_000
 """The broker's time of every record: nothing below 1,004 is in the future."""
@@ -409,3 +413,48 @@ def test_clock_closes_nothing_while_a_replay_is_under_way() -> None:
 
     assert isinstance(closed, WindowClosed)
     assert closed.counts.seen == 3
+
+
+# Rows to be judged one by one
+
+
+def arrived(effects: Sequence[Effect]) -> list[tuple[int, list[int] | None]]:
+    return [(e.start_ms, None if e.rows is None else e.rows.tolist()) for e in effects if isinstance(e, RowsArrived)]
+
+
+def test_every_row_that_is_accounted_for_in_a_window_arrives_once() -> None:
+    #   windows  [ 0 )[ 10 )[ 20 )[ 30 ) ...   a frame of three windows, one closed by then, and two rows without one
+    stream = Stream()
+    assert arrived(stream.send(rows([34], "first", model="judged"))) == [(30, None)]
+    mixed = rows([2, 25, 31, 26, 90_000, -4], "mixed", model="judged")
+    effects = stream.send(mixed)
+    assert arrived(effects) == [(0, [0, 1, 2, 3])], "at once, whatever windows they fall into"
+    assert [effect.rows for effect in effects if isinstance(effect, RowsLate)] == [(0,)]
+    told = [effect for effect in effects if isinstance(effect, RowsArrived)]
+    assert all(effect.frame.frame_id == frame_id("mixed") for effect in told)
+    assert stream.counts()["quarantined"] == stream.counts()["rejected"] == 1
+
+
+def test_rows_of_two_references_arrive_apart() -> None:
+    contracts = {start: Contract({"fc": 2}, is_judged=True) for start in (20, 30)}
+    stream = Stream(StreamRules(TIME, lambda _, start: contracts.get(start), FramePriorities(b"key"), k=4))
+    assert arrived(stream.send(rows([35, 25, 34, 15]))) == [(20, [1]), (30, [0, 2])], "and 15 has none"
+
+
+def test_rows_with_bad_numbers_arrive_too_and_rows_counted_before_do_not() -> None:
+    bad = {"fc": np.array([[0, 0], [np.nan, 0]], np.float32)}
+    stream = Stream()
+    frame = rows([34, 35], model="judged", layers=bad)
+    assert arrived(stream.send(frame)) == [(30, None)], "the verdict names what is not finite"
+    assert arrived(stream.send(frame)) == [], "a duplicate"
+    again = rows([35, 48], model="judged")  # the same id: its window has it already, the next one does not
+    assert arrived(stream.send(again)) == [(40, [1])]
+
+
+def test_a_replay_a_refusal_and_a_model_without_detectors_tell_of_no_arrival() -> None:
+    assert arrived(Stream().send(rows([34]))) == []
+    stream = Stream()
+    stream.state.replay_until = 1
+    assert arrived(stream.send(rows([34], "before", model="judged"))) == []
+    assert arrived(stream.send(rows([35], "after", model="judged"))) == [(30, None)]
+    assert arrived(stream.send(rows([36], "wide", model="judged", width=3))) == []

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from tests.support.broker import produce, read_all
-from tests.support.processor import WIDTH, frame_at, small_reference
+from tests.support.processor import WIDTH, frame_at, judging_reference
 
 from hydrophone.schemas.frame import Heartbeat
 from hydrophone.schemas.score import WindowScore
@@ -44,6 +44,10 @@ EXPECTED = {
     "hydrophone.evidence.failures",
     "hydrophone.processing.lag",
     "hydrophone.tests.under_way",
+    "hydrophone.verdicts",
+    "hydrophone.verdict.duration",
+    "hydrophone.verdict.latency",
+    "hydrophone.verdicts.under_way",
 }
 
 
@@ -100,7 +104,7 @@ def _run(bootstrap: str, folder: Path, reader: InMemoryMetricReader) -> MetricsD
     runtime = build_runtime(
         load_settings(
             bootstrap=bootstrap,
-            reference=(small_reference(folder, MODEL, rows=400),),
+            reference=(judging_reference(folder, MODEL),),
             guarantee="at-least-once",
             window_ms=1_000,
             lateness_ms=800,
@@ -171,6 +175,15 @@ def test_windows_alerts_and_failures_are_counted(watch: Watch) -> None:
     assert watch.scores[-1].joint is not None
     assert points(watch, "hydrophone.window.p_value") == {"m": watch.scores[-1].joint.p_value}
     assert points(watch, "hydrophone.processing.lag") == {"0": 0}
+
+
+def test_every_accepted_row_is_judged_once_and_each_frame_timed(watch: Watch) -> None:
+    decided = points(watch, "hydrophone.verdicts")
+    assert set(decided) <= {"accept/m", "abstain/m", "reject/m"}
+    assert sum(decided.values()) == sum(points(watch, "hydrophone.rows").values()) == 151
+    assert decided["reject/m"] >= 40, "the shifted rows"
+    assert points(watch, "hydrophone.verdict.latency") == {"": 16}
+    assert points(watch, "hydrophone.verdicts.under_way") == {"": 0}
 
 
 def test_the_published_metrics_are_told_of_the_last_window(watch: Watch) -> None:

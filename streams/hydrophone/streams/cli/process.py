@@ -69,6 +69,9 @@ def process(
     evidence: Annotated[str | None, typer.Option(help="Where rejecting windows' rows go.", metavar="URI")] = None,
     metrics_port: Annotated[int | None, typer.Option(help="Serve Prometheus metrics on loopback.")] = None,
     otlp_endpoint: Annotated[str | None, typer.Option(help="Send traces and metrics there (OTLP/HTTP).")] = None,
+    verdicts: Annotated[
+        str | None, typer.Option(help="Rows told on `verdicts`: all, suspicious or none.  [default: suspicious]")
+    ] = None,
     detection_rate: Annotated[
         bool | None,
         typer.Option("--detection-rate", help="Add the layer-wise method's detection rate to every score."),
@@ -97,6 +100,7 @@ def process(
         evidence=evidence,
         metrics_port=metrics_port,
         otlp_endpoint=otlp_endpoint,
+        verdicts=verdicts,
         detection_rate=detection_rate,
         device=device,
         topic_prefix=prefix,

@@ -1,4 +1,4 @@
-"""`hydrophone tail scores | alerts`: what leaves, as it leaves."""
+"""`hydrophone tail scores | alerts | verdicts`: what leaves, as it leaves."""
 
 import time
 from collections.abc import Iterator
@@ -9,13 +9,14 @@ import typer
 from hydrophone.schemas.alert import Alert, FiredRule
 from hydrophone.schemas.event import Event
 from hydrophone.schemas.score import WindowScore
+from hydrophone.schemas.verdict import FrameVerdicts, Verdict
 from hydrophone.streams import topics
 from hydrophone.streams.cli.console import out, p_bar, readable
 from hydrophone.streams.cli.options import Bootstrap, Json, KafkaProperty, Prefix, kafka_flags
 from hydrophone.streams.follow import Follower
 from hydrophone.streams.settings import load_settings
 
-__all__ = ["alert_line", "register", "rule_line", "score_line"]
+__all__ = ["alert_line", "register", "rule_line", "score_line", "verdict_lines"]
 
 E = TypeVar("E", bound=Event)
 
@@ -64,6 +65,39 @@ def alerts(
     return _print(((e.model_dump_json() if as_json else alert_line(e)) for e in events), count)
 
 
+@tail.command()
+def verdicts(
+    as_json: Json = False,
+    from_beginning: FromBeginning = False,
+    count: Count = None,
+    timeout: Timeout = None,
+    bootstrap: Bootstrap = None,
+    prefix: Prefix = None,
+    kafka: KafkaProperty = None,
+) -> int:
+    """One line a row, or with --json one object a frame; --count counts lines. Exit code 1 when the time was over."""
+    settings = load_settings(bootstrap=bootstrap, topic_prefix=prefix, **kafka_flags(kafka))
+    topic = topics.VERDICTS.full_name(settings.topic_prefix)
+    events = _follow(settings.kafka_properties, topic, FrameVerdicts, from_beginning, timeout)
+    lines = (line for e in events for line in ((e.model_dump_json(),) if as_json else verdict_lines(e)))
+    return _print(lines, count)
+
+
+def verdict_lines(event: FrameVerdicts) -> Iterator[str]:
+    """One line for each row told of."""
+    for verdict in event.verdicts:
+        name = verdict.sample_id or f"{event.frame_id}:{verdict.row}"
+        known = "" if verdict.p_value is None else f"p={verdict.p_value:<7.4g}"
+        head = f"{event.model:20}  {verdict.decision:7}  {known:9}"
+        yield readable(f"{head}  {name}  {verdict.client_id or ''}  {_told(verdict)}").rstrip()
+
+
+def _told(verdict: Verdict) -> str:
+    attack = verdict.attack
+    looks = "" if attack is None else f"looks like {attack.name or attack.family or 'no attack it would name'}"
+    return "; ".join(filter(None, (looks, ", ".join(verdict.reasons))))
+
+
 def score_line(score: WindowScore) -> str:
     """One window for people: time, rows, joint p, a small bar per layer, verdict."""
     at = time.strftime("%H:%M:%S", time.gmtime(score.window.start_ms / 1000))
@@ -79,7 +113,9 @@ def alert_line(alert: Alert) -> str:
     at = time.strftime("%H:%M:%S", time.gmtime(alert.window.start_ms / 1000))
     rings = "; ".join(map(rule_line, alert.rules))
     suspects = readable(", ".join(s.sample_id or f"{s.frame_id}:{s.row}" for s in alert.suspects[:3]))
-    return f"{at}  {alert.severity.upper():8}  {alert.title}  {rings}  suspects: {suspects}"
+    urgent = [client for client in alert.clients if client.action != "observe"]
+    clients = readable("".join(f"  {client.action} {client.client_id}" for client in urgent[:3]))
+    return f"{at}  {alert.severity.upper():8}  {alert.title}  {rings}  suspects: {suspects}{clients}"
 
 
 def rule_line(rule: FiredRule) -> str:

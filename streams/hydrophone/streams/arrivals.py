@@ -1,0 +1,106 @@
+"""Rows as they arrive, judged one by one beside the loop: batched, bounded, in the order of the log.
+
+Rows of several records are put together, because the detectors cost a fraction per row in batches of a thousand. What
+they say becomes records in `verdicts.py`; where those stand among a partition's other outputs is the ledger's business.
+"""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from typing import Final
+
+from hydrophone.streams.effects import RowsArrived
+from hydrophone.streams.verdicts import Arrival, JudgedFrames, SampleJudge
+
+__all__ = ["ArrivalTasks", "VerdictTask"]
+
+BATCH_ROWS: Final = 1_024
+LIMIT_ROWS: Final = 16 * BATCH_ROWS
+"""Rows waiting or being judged before reading waits: their records are held in memory."""
+
+WAIT_S: Final = 1.0
+
+
+@dataclass(slots=True)
+class VerdictTask:
+    """Rows of one partition that are judged together. It collects until it is begun."""
+
+    arrivals: list[Arrival] = field(default_factory=list)
+    rows: int = 0
+    future: "Future[JudgedFrames] | None" = None
+
+    @property
+    def is_large(self) -> bool:
+        return self.rows >= BATCH_ROWS
+
+    def done(self) -> bool:
+        return self.future is not None and self.future.done()
+
+    def judged(self) -> JudgedFrames:
+        """What was found. Call it when done; raises what the judging raised."""
+        assert self.future is not None, "a task that was never begun is never done"
+        return self.future.result()
+
+
+class ArrivalTasks:
+    """One thread and a bound. Without a judge nothing ever arrives here."""
+
+    def __init__(self, judge: SampleJudge | None, *, limit_rows: int = LIMIT_ROWS) -> None:
+        self._judge, self._limit = judge, limit_rows
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="verdicts")
+        self._under_way: deque[VerdictTask] = deque()
+
+    def collect(self, task: VerdictTask, arrived: RowsArrived) -> None:
+        assert self._judge is not None, "`step` tells of arrivals only where they are judged"
+        arrival = self._judge.arrival(arrived)
+        task.arrivals.append(arrival)
+        task.rows += arrival.rows
+
+    def begin(self, task: VerdictTask) -> None:
+        """Never refuses: who asks looks at `is_full` between records."""
+        assert self._judge is not None, "nothing was collected"
+        judge, arrivals = self._judge, task.arrivals
+        task.arrivals = []  # the thread's alone: their records are let go when it is done
+        task.future = self._thread.submit(_timed, judge, arrivals)
+        self._under_way.append(task)
+
+    @property
+    def is_full(self) -> bool:
+        return bool(self._under_way) and self.rows >= self._limit
+
+    @property
+    def rows(self) -> int:
+        """Rows being judged, or waiting to be."""
+        return sum(task.rows for task in self._pending())
+
+    def wait(self, timeout_s: float = WAIT_S) -> None:
+        """Until one task is done, or time is over."""
+        pending = [task.future for task in self._pending() if task.future is not None]
+        if pending:
+            wait(pending, timeout_s, return_when="FIRST_COMPLETED")
+
+    def forget(self) -> None:
+        """What has not begun never will; what is under way ends unheard."""
+        for task in self._under_way:
+            if task.future is not None:
+                task.future.cancel()
+        self._under_way.clear()
+
+    def close(self) -> None:
+        self.forget()
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    def _pending(self) -> deque[VerdictTask]:
+        """Tasks end in the order they were begun in: there is one thread."""
+        while self._under_way and self._under_way[0].done():
+            self._under_way.popleft()
+        return self._under_way
+
+
+def _timed(judge: SampleJudge, arrivals: Sequence[Arrival]) -> JudgedFrames:
+    started = time.monotonic()
+    judged = judge.judge(arrivals)
+    judged.seconds = time.monotonic() - started
+    return judged
