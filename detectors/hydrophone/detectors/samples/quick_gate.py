@@ -40,7 +40,7 @@ class QuickMixture:
         G, k, _ = arrays["whiten"].shape
         return cls(
             mean=arrays["mean"],
-            inverse_scale=1 / arrays["scale"],
+            inverse_scale=np.reciprocal(arrays["scale"]),
             axes=np.ascontiguousarray(arrays["axes"]),
             whiten=np.ascontiguousarray(arrays["whiten"].transpose(1, 0, 2).reshape(k, G * k)),
             offsets=arrays["offsets"].reshape(G * k),
