@@ -8,7 +8,19 @@ import typer
 from confluent_kafka import KafkaException
 
 from hydrophone.schemas.errors import BrokerUnavailable, HydrophoneError, ProcessorStopped, RecordRejected
-from hydrophone.streams.cli import broker, demo, doctor, export, files, process, references, replay, shards, tail
+from hydrophone.streams.cli import (
+    broker,
+    demo,
+    doctor,
+    evaluate,
+    export,
+    files,
+    process,
+    references,
+    replay,
+    shards,
+    tail,
+)
 from hydrophone.streams.cli.console import complain
 
 __all__ = ["app", "main"]
@@ -31,7 +43,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (demo, broker, references, shards, files, process, tail, replay, export, doctor):
+for module in (demo, broker, references, shards, files, process, tail, replay, evaluate, export, doctor):
     module.register(app)
 
 
