@@ -18,7 +18,7 @@ CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 NAME_LIMIT: Final = 40
 
 HOSTILE, NATURAL, GRID = "#c0392b", "#2c6fbb", "#d5d8dc"
-STYLE: Final = {
+STYLE: Final[Any] = {  # matplotlib wants each key as a literal of its own
     "svg.hashsalt": "hydrophone",  # the same numbers give the same bytes
     "svg.fonttype": "none",
     "text.parse_math": False,  # a dollar in a name is a dollar
@@ -114,7 +114,8 @@ def tsne(evaluation: Evaluation) -> str:
             axes = figure.add_subplot(lines, columns, number)
             for is_hostile, colour, label in ((False, NATURAL, "natural"), (True, HOSTILE, "adversarial")):
                 points = [xy for xy, hostile in zip(panel.xy, panel.is_hostile, strict=True) if hostile == is_hostile]
-                axes.scatter(*zip(*points, strict=True), s=7, color=colour, label=label, alpha=0.75, linewidths=0)
+                x, y = zip(*points, strict=True)
+                axes.scatter(x, y, s=7, color=colour, label=label, alpha=0.75, linewidths=0)
             axes.set(title=f"predicted {panel.predicted}", xticks=[], yticks=[])
             if number == 1:
                 axes.legend(loc="upper left", fontsize=7, handletextpad=0.1)
