@@ -45,25 +45,23 @@ class VerdictTask:
 
 
 class ArrivalTasks:
-    """One thread and a bound. Without a judge nothing ever arrives here."""
+    """A few threads and a bound: much of a batch is small steps, in which one thread leaves the other cores idle."""
 
-    def __init__(self, judge: SampleJudge | None, *, limit_rows: int = LIMIT_ROWS) -> None:
+    def __init__(self, judge: SampleJudge, *, threads: int = 2, limit_rows: int = LIMIT_ROWS) -> None:
         self._judge, self._limit = judge, limit_rows
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="verdicts")
+        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="verdicts")
         self._under_way: deque[VerdictTask] = deque()
 
     def collect(self, task: VerdictTask, arrived: RowsArrived) -> None:
-        assert self._judge is not None, "`step` tells of arrivals only where they are judged"
         arrival = self._judge.arrival(arrived)
         task.arrivals.append(arrival)
         task.rows += arrival.rows
 
     def begin(self, task: VerdictTask) -> None:
         """Never refuses: who asks looks at `is_full` between records."""
-        assert self._judge is not None, "nothing was collected"
         judge, arrivals = self._judge, task.arrivals
         task.arrivals = []  # the thread's alone: their records are let go when it is done
-        task.future = self._thread.submit(_timed, judge, arrivals)
+        task.future = self._threads.submit(_timed, judge, arrivals)
         self._under_way.append(task)
 
     @property
@@ -90,13 +88,12 @@ class ArrivalTasks:
 
     def close(self) -> None:
         self.forget()
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _pending(self) -> deque[VerdictTask]:
-        """Tasks end in the order they were begun in: there is one thread."""
+    def _pending(self) -> list[VerdictTask]:
         while self._under_way and self._under_way[0].done():
             self._under_way.popleft()
-        return self._under_way
+        return [task for task in self._under_way if not task.done()]
 
 
 def _timed(judge: SampleJudge, arrivals: Sequence[Arrival]) -> JudgedFrames:

@@ -96,7 +96,9 @@ def build_runtime(settings: Settings) -> Runtime:
             threads=settings.test_threads,
             limit=settings.tests_under_way,
         ),
-        arrivals=ArrivalTasks(SampleJudge(catalog, outputs, listing=settings.verdicts)),
+        arrivals=ArrivalTasks(
+            SampleJudge(catalog, outputs, listing=settings.verdicts), threads=settings.verdict_threads
+        ),
         clock=now_ms,
         telemetry=telemetry,
         group=settings.group,

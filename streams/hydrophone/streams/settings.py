@@ -97,6 +97,7 @@ class Settings(BaseSettings):
         "suspicious",
         description="rows told where the reference has per-sample detectors; none: judge no row on arrival",
     )
+    verdict_threads: int = Field(2, ge=1, le=64, description="batches of rows judged at a time")
     sampling_key: SecretStr | None = Field(
         None, description="deployment secret that decides which rows are sampled; the same for all processors"
     )

@@ -13,6 +13,7 @@ from sklearn.datasets import load_digits
 from tests.unit.streams.test_tap import Kept, Later, Returns
 from torch import Tensor, nn
 
+from hydrophone.detectors.samples import mc_measures
 from hydrophone.schemas.errors import SettingsError
 from hydrophone.streams.mc_dropout import BACKLOG, ROWS_AT_ONCE, measures_of
 from hydrophone.streams.tap import ActivationTap
@@ -270,6 +271,14 @@ def test_what_cannot_be_done_is_refused_when_asked_for(cnn: Cnn) -> None:
 class _Lock:
     def __deepcopy__(self, _memo: object) -> "_Lock":
         raise TypeError("cannot pickle a lock")
+
+
+def test_the_measures_are_those_that_the_detectors_compute() -> None:
+    """Two writings of one definition: the tap's service has none of the detectors' libraries."""
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(7) / 2, (50, 40))
+    theirs = mc_measures(torch.from_numpy(probabilities))
+    for name, values in measures_of(probabilities).items():
+        np.testing.assert_allclose(values, theirs[name].numpy(), rtol=1e-5, atol=1e-7)
 
 
 @given(

@@ -223,7 +223,7 @@ class Slow:
 
 def test_tasks_are_bounded_in_rows_and_done_in_order() -> None:
     judge = Slow()
-    tasks = ArrivalTasks(judge, limit_rows=100)  # type: ignore[arg-type]
+    tasks = ArrivalTasks(judge, threads=1, limit_rows=100)  # type: ignore[arg-type]
     made = []
     for number in range(3):
         task = VerdictTask()
@@ -245,9 +245,36 @@ def test_tasks_are_bounded_in_rows_and_done_in_order() -> None:
     tasks.close()
 
 
+def test_a_batch_that_is_done_early_is_known_to_be_done() -> None:
+    """With two threads the second may end first; who tells of them keeps the order of the log."""
+    first, second = Slow(), Slow()
+
+    class Either:
+        arrival = staticmethod(first.arrival)
+
+        @staticmethod
+        def judge(arrivals: Sequence[Arrival]) -> JudgedFrames:
+            return (first if arrivals[0].offset == 0 else second).judge(arrivals)  # type: ignore[attr-defined]
+
+    tasks = ArrivalTasks(Either(), threads=2)  # type: ignore[arg-type]
+    made = []
+    for number in range(2):
+        made.append(VerdictTask())
+        tasks.collect(made[-1], arrived(frame_of(3), number))
+        tasks.begin(made[-1])
+    second.go.set()
+    tasks.wait(5)
+    assert [task.done() for task in made] == [False, True]
+    assert tasks.rows == 3
+    first.go.set()
+    tasks.wait(5)
+    assert made[0].done()
+    tasks.close()
+
+
 def test_what_is_forgotten_is_never_begun() -> None:
     judge = Slow()
-    tasks = ArrivalTasks(judge)  # type: ignore[arg-type]
+    tasks = ArrivalTasks(judge, threads=1)  # type: ignore[arg-type]
     for number in range(3):
         task = VerdictTask()
         tasks.collect(task, arrived(frame_of(2), number))
