@@ -46,6 +46,7 @@ class SampleManifest(_Part):
     axes: int = Field(ge=1, description="most principal axes of each mixture")
     abstain_level: float = Field(gt=0, lt=1, description="share of clean rows abstained on or rejected")
     reject_level: float = Field(gt=0, lt=1, description="share of clean rows rejected")
+    gate_level: float = Field(0.05, gt=0, lt=1, description="share of clean rows that the gate refuses")
     seed: int
     sizes: SampleSizes
     attacks: dict[str, str] = Field({}, description="attacks known at fitting, and the family of each")
