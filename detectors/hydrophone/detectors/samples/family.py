@@ -5,7 +5,7 @@ Plain library calls on frames, batched, on any device; no broker and no clock.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -32,6 +32,9 @@ from hydrophone.detectors.samples.uncertainty import Uncertainty
 from hydrophone.schemas.frame import Frame
 
 __all__ = ["Measuring", "SampleDetectors"]
+
+UTMOST: Final = 1e30
+"""Of a measure: weights times infinity would be no number."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ class SampleDetectors:
         rows = Rows(frame, self._device)
         scores = self._scores(rows)
         scores["gate.p_value"] = self._gate_p_values(scores)
-        measured = np.column_stack([scores[name] for name in self.manifest.measures])
+        measured = np.column_stack([scores[name] for name in self.manifest.measures]).clip(-UTMOST, UTMOST)
         suspicion = self._suspicion(measured)
         p_values = self._suspicion.p_values(measured, suspicion)
         decision = self._decisions(p_values)
@@ -140,7 +143,7 @@ class SampleDetectors:
         )
 
     def _gate_p_values(self, scores: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
-        measured = np.column_stack([scores[name] for name in self._measuring.gate.measures()])
+        measured = np.column_stack([scores[name] for name in self._measuring.gate.measures()]).clip(-UTMOST, UTMOST)
         return self._gate_rank.p_values(measured, self._gate_rank(measured))
 
     def _scores(self, rows: Rows) -> dict[str, NDArray[np.float64]]:

@@ -70,7 +70,7 @@ def _parted(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[A
 
 def _by_layer(manifest: SampleManifest, arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[Any]]]:
     """Names end in a part without a dot; what stands before it is the layer's, which may hold dots."""
-    found: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in manifest.layers}
+    found: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in manifest.order}
     for name, array in arrays.items():
         layer, _, part = name.rpartition(".")
         found[layer][part] = array
@@ -99,5 +99,8 @@ def _check(manifest: SampleManifest, measuring: Measuring, suspicion: Suspicion,
     for name, (found, wanted) in shapes.items():
         if found != wanted:
             raise ValueError(f"{name} must have shape {wanted}; got {found}")
+    known = len(manifest.classes or ())
+    if measuring.density is not None and len(measuring.density.starts) != known + 1:
+        raise ValueError(f"densities must be of {known} classes; got {len(measuring.density.starts) - 1}")
     if not set(manifest.measures) <= set(measuring.measures()):
         raise ValueError(f"measures must be among {measuring.measures()}; got {manifest.measures}")

@@ -53,3 +53,8 @@ class SampleManifest(_Part):
     family_threshold: float | None = Field(None, description="least probability of a family that is named; null: none")
     attack_threshold: float | None = Field(None, description="least probability of an attack that is named; null: none")
     held_out_auc: dict[str, float] = Field({}, description="per attack, ROC-AUC of the suspicion on held-out sources")
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Layers as the detectors have them, the embedding first: JSON does not keep the order of `layers`."""
+        return (self.embedding, *sorted(name for name in self.layers if name != self.embedding))
