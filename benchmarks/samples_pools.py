@@ -15,11 +15,17 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from art.attacks.evasion import BasicIterativeMethod, FastGradientMethod
+from art.attacks.evasion import BasicIterativeMethod, DeepFool, FastGradientMethod
 from art.estimators.classification import PyTorchClassifier
 from benchmarks import fashion_pools
 from benchmarks.fashion import CACHE, CLASSES, SIDE, Images
-from benchmarks.fashion_attacks import ATTACKS, attack, gaussian_noise
+from benchmarks.fashion_attacks import (
+    DEEPFOOL_CANDIDATES,
+    DEEPFOOL_STEPS,
+    OVERSHOOT,
+    attack,
+    gaussian_noise,
+)
 from benchmarks.fashion_model import as_input, frame_of
 from benchmarks.fashion_pools import FULL, NOISE, Profile
 from numpy.typing import NDArray
@@ -47,6 +53,15 @@ MORE: Final[Mapping[str, Callable[[PyTorchClassifier], Any]]] = {
     ),
     "FGM.40": lambda classifier: FastGradientMethod(classifier, norm=2, eps=0.40, batch_size=250),
     "FGM1.61": lambda classifier: FastGradientMethod(classifier, norm=2, eps=1.61, batch_size=250),
+    # In small batches: each goes on until its last image is fooled, and tries the candidates of all its images.
+    "DeepFool": lambda classifier: DeepFool(
+        classifier,
+        max_iter=DEEPFOOL_STEPS,
+        epsilon=OVERSHOOT,
+        nb_grads=DEEPFOOL_CANDIDATES,
+        batch_size=16,
+        verbose=False,
+    ),
 }
 
 
@@ -133,7 +148,7 @@ class _Kept:
 
 
 def _attack(name: str, model: nn.Module, sources: Images, *, seed: int) -> NDArray[np.uint8]:
-    if name in ATTACKS:
+    if name not in MORE:
         return attack(name, model, sources, seed=seed)[0]
     torch.manual_seed(seed)
     classifier = PyTorchClassifier(

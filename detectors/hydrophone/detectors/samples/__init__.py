@@ -5,7 +5,15 @@ Fitted beside a reference and kept in its folder; windows and their tests do not
 
 from hydrophone.detectors.samples.family import SampleDetectors
 from hydrophone.detectors.samples.fitting import fit_samples
-from hydrophone.detectors.samples.seam import ABSTAIN, ACCEPT, DECISIONS, REJECT, AttackGuess, SampleVerdicts
+from hydrophone.detectors.samples.seam import (
+    ABSTAIN,
+    ACCEPT,
+    DECISIONS,
+    REJECT,
+    AttackGuess,
+    GateAnswer,
+    SampleVerdicts,
+)
 from hydrophone.detectors.samples.uncertainty import mc_measures
 
 __all__ = [
@@ -14,6 +22,7 @@ __all__ = [
     "DECISIONS",
     "REJECT",
     "AttackGuess",
+    "GateAnswer",
     "SampleDetectors",
     "SampleVerdicts",
     "fit_samples",

@@ -7,7 +7,7 @@ and nothing is named where held-out rows say that too many such names were wrong
 from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ class AttackForest:
     output_classes: int | None
     measures: tuple[str, ...]
 
-    def fitted(self, features: NDArray[np.float64], names: NDArray[np.str_], *, seed: int) -> "AttackForest":
+    def fitted(self, features: NDArray[np.float64], names: NDArray[Any], *, seed: int) -> "AttackForest":
         """`names` are attacks, or `NATURAL`."""
         forest = RandomForestClassifier(
             TREES, min_samples_leaf=LEAF, class_weight="balanced_subsample", random_state=seed, n_jobs=1
@@ -50,7 +50,7 @@ class AttackForest:
         return replace(self, forest=forest.fit(features.astype(np.float32), names))
 
     def features(
-        self, rows: Rows, scores: Mapping[str, NDArray[np.float64]], picked: NDArray[np.intp]
+        self, rows: Rows, scores: Mapping[str, NDArray[Any]], picked: NDArray[np.intp]
     ) -> NDArray[np.float64] | None:
         """`[picked, F]`; None where the frame lacks the embedding or the output."""
         return features_of(rows, scores, picked, self.layer, self.width, self.output_classes, self.measures)
@@ -130,7 +130,7 @@ def _is_sound(tree: object, features: int, classes: int) -> bool:
 
 def features_of(
     rows: Rows,
-    scores: Mapping[str, NDArray[np.float64]],
+    scores: Mapping[str, NDArray[Any]],
     picked: NDArray[np.intp],
     layer: str,
     width: int,

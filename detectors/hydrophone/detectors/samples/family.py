@@ -5,7 +5,7 @@ Plain library calls on frames, batched, on any device; no broker and no clock.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -19,12 +19,23 @@ from hydrophone.detectors.samples.manifest import SampleManifest
 from hydrophone.detectors.samples.quick_gate import QuickMixture
 from hydrophone.detectors.samples.rows import Rows
 from hydrophone.detectors.samples.scaling import strata_of
-from hydrophone.detectors.samples.seam import ABSTAIN, ACCEPT, REJECT, AttackGuess, SampleDetector, SampleVerdicts
+from hydrophone.detectors.samples.seam import (
+    ABSTAIN,
+    ACCEPT,
+    REJECT,
+    AttackGuess,
+    GateAnswer,
+    SampleDetector,
+    SampleVerdicts,
+)
 from hydrophone.detectors.samples.suspicion import Suspicion
 from hydrophone.detectors.samples.uncertainty import Uncertainty
 from hydrophone.schemas.frame import Frame
 
 __all__ = ["Measuring", "SampleDetectors"]
+
+UTMOST: Final = 1e30
+"""Of a measure: weights times infinity would be no number."""
 
 
 @dataclass(frozen=True)
@@ -66,17 +77,19 @@ class SampleDetectors:
         model: str,
         measuring: Measuring,
         suspicion: Suspicion,
+        gate_rank: Suspicion,
         forest: AttackForest | None,
         device: torch.device,
     ) -> None:
         self.manifest, self.model, self._device = manifest, model, device
         self._measuring, self._suspicion, self._forest = measuring, suspicion, forest
+        self._gate_rank = gate_rank
         known = manifest.classes
         self._classes = None if known is None else np.array(known, np.int64)
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """Names of all scores a verdict may carry."""
+        """Names of the measures; a verdict's scores hold `gate.p_value` besides."""
         return self._measuring.measures()
 
     @property
@@ -85,18 +98,22 @@ class SampleDetectors:
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """All but the forest."""
-        suspicion = {f"suspicion/{name}": array for name, array in self._suspicion.arrays().items()}
-        return self._measuring.arrays() | suspicion
+        ranks = {"suspicion": self._suspicion, "gate-rank": self._gate_rank}
+        parts = {f"{part}/{key}": array for part, rank in ranks.items() for key, array in rank.arrays().items()}
+        return self._measuring.arrays() | parts
 
     def described(self, manifest: SampleManifest) -> "SampleDetectors":
         """The same detectors under another manifest of theirs."""
-        return SampleDetectors(manifest, self.model, self._measuring, self._suspicion, self._forest, self._device)
+        return SampleDetectors(
+            manifest, self.model, self._measuring, self._suspicion, self._gate_rank, self._forest, self._device
+        )
 
     def judge(self, frame: Frame) -> SampleVerdicts:
         """A verdict for each row. Never raises for what a frame holds or lacks: the reasons name it."""
         rows = Rows(frame, self._device)
         scores = self._scores(rows)
-        measured = np.column_stack([scores[name] for name in self.manifest.measures])
+        scores["gate.p_value"] = self._gate_p_values(scores)
+        measured = np.column_stack([scores[name] for name in self.manifest.measures]).clip(-UTMOST, UTMOST)
         suspicion = self._suspicion(measured)
         p_values = self._suspicion.p_values(measured, suspicion)
         decision = self._decisions(p_values)
@@ -110,10 +127,25 @@ class SampleDetectors:
             reasons=rows.reasons(),
         )
 
-    def gate(self, frame: Frame) -> NDArray[np.float64]:
-        """Log-likelihoods `[m]` of the embedding: the gate's own answer, without the other detectors."""
+    def gate(self, frame: Frame) -> GateAnswer:
+        """Whether each row is of the kind the model was made for: the gate alone, for a service that asks first."""
         rows = Rows(frame, self._device)
-        return np.asarray(self._measuring.gate.score(rows)[f"gate.log_likelihood.{self.manifest.embedding}"])
+        if frame.model != self.model:
+            rows.note(f"wrong_model:{frame.model}")
+            scores = {name: np.full(len(rows), np.nan) for name in self._measuring.gate.measures()}
+        else:
+            scores = dict(self._measuring.gate.score(rows))
+        p_values = self._gate_p_values(scores)
+        return GateAnswer(
+            accepted=p_values > self.manifest.gate_level,
+            log_likelihood=scores[f"gate.log_likelihood.{self.manifest.embedding}"].astype(np.float32),
+            p_value=p_values.astype(np.float32),
+            reasons=rows.reasons(),
+        )
+
+    def _gate_p_values(self, scores: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        measured = np.column_stack([scores[name] for name in self._measuring.gate.measures()]).clip(-UTMOST, UTMOST)
+        return self._gate_rank.p_values(measured, self._gate_rank(measured))
 
     def quick_mixture(self, layer: str) -> QuickMixture:
         """The gate of one layer, for a handful of rows at a time."""

@@ -36,13 +36,14 @@ def read_samples(
     """Raises `ReferenceInvalid` for anything that is not what `samples_files` wrote under this manifest."""
     try:
         arrays = load(files[SAMPLES])
-        measuring = _measuring(manifest, _parted(arrays), device)
-        suspicion = Suspicion.load(_parted(arrays)["suspicion"])
-        _check(manifest, measuring, suspicion)
+        parts = _parted(arrays)
+        measuring = _measuring(manifest, parts, device)
+        suspicion, gate_rank = (Suspicion.load(parts[name]) for name in ("suspicion", "gate-rank"))
+        _check(manifest, measuring, suspicion, gate_rank)
     except (KeyError, ValueError, TypeError, IndexError, SafetensorError, RuntimeError) as error:
         raise ReferenceInvalid(f"`{SAMPLES}` cannot be read: {error}; fetch or fit it again") from None
     forest = AttackForest.load(files[FOREST], manifest) if manifest.attacks else None
-    return SampleDetectors(manifest, model, measuring, suspicion, forest, device)
+    return SampleDetectors(manifest, model, measuring, suspicion, gate_rank, forest, device)
 
 
 def _measuring(
@@ -69,26 +70,37 @@ def _parted(arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[A
 
 def _by_layer(manifest: SampleManifest, arrays: Mapping[str, NDArray[Any]]) -> dict[str, dict[str, NDArray[Any]]]:
     """Names end in a part without a dot; what stands before it is the layer's, which may hold dots."""
-    found: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in manifest.layers}
+    found: dict[str, dict[str, NDArray[Any]]] = {name: {} for name in manifest.order}
     for name, array in arrays.items():
         layer, _, part = name.rpartition(".")
         found[layer][part] = array
     return found
 
 
-def _check(manifest: SampleManifest, measuring: Measuring, suspicion: Suspicion) -> None:
+def _check(manifest: SampleManifest, measuring: Measuring, suspicion: Suspicion, gate_rank: Suspicion) -> None:
     """Sizes that the arrays and the manifest must agree on: no row may be read past an array's end."""
-    K, B = len(manifest.measures), len(manifest.branches)
-    shapes = {
-        "centre": (suspicion.centre.shape, (2 * K,)),
-        "weights": (suspicion.weights.shape, (B, 2 * K)),
-        "calibration": (suspicion.calibration.shape[1:], (K,)),
+    shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {}
+    ranks = {
+        "suspicion": (suspicion, len(manifest.measures), len(manifest.branches)),
+        "gate": (gate_rank, len(manifest.layers), 1),
     }
+    for name, (rank, K, B) in ranks.items():
+        shapes |= {
+            f"{name} centre": (rank.centre.shape, (2 * K,)),
+            f"{name} weights": (rank.weights.shape, (B, 2 * K)),
+            f"{name} calibration": (rank.calibration.shape[1:], (K,)),
+            f"{name} upper": (rank.upper.knots.shape[:1], (K,)),
+            f"{name} lower": (rank.lower.knots.shape[:1], (K,)),
+            f"{name} branches": (rank.branches.knots.shape[:1], (B,)),
+        }
     for name, width in manifest.layers.items():
         shapes[f"layer {name}"] = (tuple(measuring.layers.closeness[name].means.shape[1:]), (width,))
         shapes[f"gate {name}"] = (tuple(measuring.gate.mixtures[name].axes.shape[:1]), (width,))
     for name, (found, wanted) in shapes.items():
         if found != wanted:
             raise ValueError(f"{name} must have shape {wanted}; got {found}")
+    known = len(manifest.classes or ())
+    if measuring.density is not None and len(measuring.density.starts) != known + 1:
+        raise ValueError(f"densities must be of {known} classes; got {len(measuring.density.starts) - 1}")
     if not set(manifest.measures) <= set(measuring.measures()):
         raise ValueError(f"measures must be among {measuring.measures()}; got {manifest.measures}")

@@ -30,6 +30,7 @@ from hydrophone.detectors.samples.suspicion import (
     regression_weights,
     tails,
 )
+from hydrophone.detectors.samples.tuning import tuned
 from hydrophone.detectors.samples.uncertainty import Uncertainty
 from hydrophone.schemas.errors import FrameInvalid, ReferenceInvalid
 from hydrophone.schemas.frame import Frame, concat
@@ -69,6 +70,7 @@ def fit_samples(
     frames: Iterable[Frame],
     *,
     labelled: Iterable[Frame] | None = None,
+    outside: Iterable[Frame] | None = None,
     embedding: str | None = None,
     families: Mapping[str, str] | None = None,
     accuracy: float | None = None,
@@ -81,6 +83,7 @@ def fit_samples(
 ) -> SampleDetectors:
     """Fit on natural traffic, rows with a label other than 0 left out; with `labelled`, on attacks too.
 
+    `outside` are inputs the model is not for, an uninformed user's near misses among them: they tune the gate.
     `embedding` is the last hidden layer; by default the one in which predicted classes lie farthest apart. `accuracy`
     is the model's own on clean inputs, to be checked. Raises `ReferenceInvalid` naming the rule that the rows break.
     """
@@ -105,9 +108,11 @@ def fit_samples(
     density = natural.take(parts.density)
     order = [embedding, *(name for name in sorted(layers) if name != embedding)]
     classes = _classes(density)
-    measuring = measure_with(
-        density, order, classes, components=components or _components(classes), axes=axes, seed=seed, device=on
-    )
+    components = components or _components(classes)
+    if outside is not None:
+        strange = _joined(list(outside), "outside")
+        components, axes = tuned(density, natural.take(parts.ranks), strange, order, components, seed=seed, device=on)
+    measuring = measure_with(density, order, classes, components=components, axes=axes, seed=seed, device=on)
     return _Fitting(natural, parts, known, measuring, families, on).detectors(
         SampleManifest(
             layers={name: natural.layers[name].shape[1] for name in order},
@@ -117,7 +122,7 @@ def fit_samples(
             classes=None if classes is None else tuple(int(name) for name in classes),
             measures=(),
             branches=(),
-            components=components or _components(classes),
+            components=components,
             axes=axes,
             abstain_level=abstain_level,
             reject_level=reject_level,
@@ -183,7 +188,9 @@ class _Fitting:
         if self.labelled is None:
             suspicion = Suspicion.fit(kept, np.stack(list(groups.values())), calibration)
             found = manifest.model_copy(update={"measures": measures, "constant": constant, "branches": tuple(groups)})
-            return SampleDetectors(found, self.natural.model, self.measuring, suspicion, None, self.device)
+            return SampleDetectors(
+                found, self.natural.model, self.measuring, suspicion, self._gate_rank(), None, self.device
+            )
         return self._with_attacks(manifest, measures, constant, kept, calibration, groups, self.labelled)
 
     def _with_attacks(
@@ -218,7 +225,9 @@ class _Fitting:
         )
         forest = self._forest(found, seen, scores)
         found = found.model_copy(update=self._thresholds(forest, found, unseen, aside))
-        return SampleDetectors(found, self.natural.model, self.measuring, suspicion, forest, self.device)
+        return SampleDetectors(
+            found, self.natural.model, self.measuring, suspicion, self._gate_rank(), forest, self.device
+        )
 
     def _forest(
         self, manifest: SampleManifest, seen: Labelled, scores: Mapping[str, NDArray[np.float64]]
@@ -254,6 +263,12 @@ class _Fitting:
             "family_threshold": least_threshold(np.array([row[1] for row in table]), families),
             "attack_threshold": least_threshold(np.array([row[3] for row in table]), attacks),
         }
+
+    def _gate_rank(self) -> Suspicion:
+        """The gate by itself: the mean rarity of a row's likelihoods over layers."""
+        names = self.measuring.gate.measures()
+        ranks, calibration = (_table(self._scores(part), names) for part in (self.ranks, self.calibration))
+        return Suspicion.fit(ranks, group_weights(names)["gate"][None], calibration)
 
     def _scores(self, frame: Frame) -> dict[str, NDArray[np.float64]]:
         return self.measuring.scores(Rows(frame, self.device))

@@ -5,7 +5,7 @@ A row's source is the input it was made from. Rows of one source say nearly the 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,7 +65,7 @@ class Labelled:
     """`attacks` name each row; None: natural or noisy. `sources` number the groups that are held out together."""
 
     frame: Frame
-    attacks: NDArray[np.object_]
+    attacks: NDArray[Any]
     sources: NDArray[np.int64]
 
     @property

@@ -46,9 +46,15 @@ class SampleManifest(_Part):
     axes: int = Field(ge=1, description="most principal axes of each mixture")
     abstain_level: float = Field(gt=0, lt=1, description="share of clean rows abstained on or rejected")
     reject_level: float = Field(gt=0, lt=1, description="share of clean rows rejected")
+    gate_level: float = Field(0.05, gt=0, lt=1, description="share of clean rows that the gate refuses")
     seed: int
     sizes: SampleSizes
     attacks: dict[str, str] = Field({}, description="attacks known at fitting, and the family of each")
     family_threshold: float | None = Field(None, description="least probability of a family that is named; null: none")
     attack_threshold: float | None = Field(None, description="least probability of an attack that is named; null: none")
     held_out_auc: dict[str, float] = Field({}, description="per attack, ROC-AUC of the suspicion on held-out sources")
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Layers as the detectors have them, the embedding first: JSON does not keep the order of `layers`."""
+        return (self.embedding, *sorted(name for name in self.layers if name != self.embedding))

@@ -42,10 +42,11 @@ class Rarity:
     def arrays(self) -> dict[str, NDArray[np.float64]]:
         return {"knots": self.knots, "rarities": self.rarities, "slopes": self.slopes}
 
-    def __call__(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Rarity of values `[m, K]`; NaN stays NaN."""
-        found = np.empty(values.shape)
-        for k, column in enumerate(values.T):
+    def __call__(self, values: NDArray[np.float64], needed: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
+        """Rarity of values `[m, K]`; NaN stays NaN. Measures that are not `needed` get 0."""
+        found = np.zeros(values.shape)
+        for k in range(values.shape[1]) if needed is None else np.flatnonzero(needed):
+            column = values[:, k]
             last = self.knots[k, -1]
             inside = np.interp(column, self.knots[k], self.rarities[k])
             found[:, k] = inside + np.maximum(column - last, 0.0) * self.slopes[k]

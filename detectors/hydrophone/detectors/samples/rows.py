@@ -19,6 +19,10 @@ MEASURES: Final = ("variance", "entropy", "mutual_information", "confidence")
 """Of MC dropout, in the order of the paper."""
 
 
+LARGEST: Final = 1e12
+"""What lies beyond counts as this much: squares must stay finite, or the farthest rows of all would have no measure."""
+
+
 class Rows:
     """Read by one thread. Every reason noted belongs to some rows of this frame, or to all."""
 
@@ -89,10 +93,12 @@ class Rows:
             self.note(f"wrong_dimension:{tensor}")
             return None
         found = torch.from_numpy(np.array(values, np.float32)).to(self.device)
-        if not bool(torch.isfinite(found.sum())):  # a sum that overflows is looked at row by row
-            bad = ~torch.isfinite(found).all(1)
-            if bool(bad.any()):
-                self._bad[tensor] = bad.cpu().numpy()
-                self.note(f"not_finite:{tensor}", self._bad[tensor])
-                found = torch.where(bad[:, None], torch.zeros_like(found), found)
-        return found
+        if float(found.abs().amax()) <= LARGEST:  # the common answer in one pass: NaN is not below anything
+            return found
+        bad = ~torch.isfinite(found).all(1)
+        huge = (found.abs() > LARGEST).any(1) & ~bad
+        for reason, which in (("not_finite", bad), ("out_of_range", huge)):
+            if bool(which.any()):
+                self.note(f"{reason}:{tensor}", which.cpu().numpy())
+        self._bad[tensor] = bad.cpu().numpy() if bool(bad.any()) else None
+        return torch.where(bad[:, None], torch.zeros_like(found), found).clamp(-LARGEST, LARGEST)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from hydrophone.detectors.samples.rows import Rows
 
-__all__ = ["ABSTAIN", "ACCEPT", "DECISIONS", "REJECT", "AttackGuess", "SampleDetector", "SampleVerdicts"]
+__all__ = ["ABSTAIN", "ACCEPT", "DECISIONS", "REJECT", "AttackGuess", "GateAnswer", "SampleDetector", "SampleVerdicts"]
 
 ACCEPT: Final = 0
 ABSTAIN: Final = 1
@@ -50,6 +50,18 @@ class AttackGuess:
     @property
     def has_abstained(self) -> bool:
         return self.family is None
+
+
+@dataclass(frozen=True, slots=True)
+class GateAnswer:
+    """Arrays over the rows of one frame: log-likelihood of the embedding, conformal p-value over all layers, and
+    whether that is above the gate's level. NaN, and not accepted, where a row could not be judged: the reasons say why.
+    """
+
+    accepted: NDArray[np.bool_]
+    log_likelihood: NDArray[np.float32]
+    p_value: NDArray[np.float32]
+    reasons: Sequence[tuple[str, ...]]
 
 
 @dataclass(frozen=True, slots=True)

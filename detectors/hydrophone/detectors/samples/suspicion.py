@@ -51,7 +51,8 @@ class Suspicion:
 
     def __call__(self, measures: NDArray[np.float64]) -> NDArray[np.float64]:
         """Suspicion of rows `[m, K]`; what is NaN adds nothing. NaN where every measure is missing."""
-        joined = centred(self.upper, self.lower, self.centre, measures) @ self.weights.T
+        needed = np.asarray(self.weights.any(0))
+        joined = centred(self.upper, self.lower, self.centre, measures, needed) @ self.weights.T
         found = self.branches(joined).max(1)
         found[np.isnan(measures).all(1)] = np.nan
         return np.asarray(found)
@@ -101,10 +102,15 @@ def tails(ranks: NDArray[np.float64]) -> tuple[Rarity, Rarity, NDArray[np.float6
 
 
 def centred(
-    upper: Rarity, lower: Rarity, centre: NDArray[np.float64], measures: NDArray[np.float64]
+    upper: Rarity,
+    lower: Rarity,
+    centre: NDArray[np.float64],
+    measures: NDArray[np.float64],
+    needed: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.float64]:
-    """Both tails' rarities less a clean row's; 0 for what is missing."""
-    both: NDArray[np.float64] = np.hstack([upper(measures), lower(-measures)]) - centre
+    """Both tails' rarities less a clean row's; 0 for what is missing. Those not `needed` hold nothing of use."""
+    above, below = (None, None) if needed is None else np.split(needed, 2)
+    both: NDArray[np.float64] = np.hstack([upper(measures, above), lower(-measures, below)]) - centre
     return np.nan_to_num(both, nan=0.0)
 
 

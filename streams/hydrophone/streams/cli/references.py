@@ -26,6 +26,7 @@ from hydrophone.streams.settings import load_settings
 
 if TYPE_CHECKING:
     from hydrophone.detectors import Reference
+    from hydrophone.detectors.samples.manifest import SampleManifest
 
 __all__ = ["register"]
 
@@ -62,12 +63,31 @@ def fit(
         Calibration, typer.Option(help="What changes sides: rows of a class, or blocks of rows in time order.")
     ] = Calibration.STRATIFIED,
     block_rows: Annotated[int, typer.Option(help="Rows a block, for `--calibration blocks`.")] = 20,
+    samples: Annotated[
+        bool, typer.Option("--samples", help="Fit detectors of single rows as well, for a verdict on each.")
+    ] = False,
+    labelled: Annotated[
+        list[Path] | None,
+        typer.Option(help="Frames with `label` and `attack`: the detectors learn from attacks.", metavar="FRAMES"),
+    ] = None,
+    outside: Annotated[
+        list[Path] | None,
+        typer.Option(help="Frames of inputs the model is not for: the gate is tuned on them.", metavar="FRAMES"),
+    ] = None,
+    embedding: Annotated[
+        str | None,
+        typer.Option(help="The last hidden layer.  [default: where classes lie farthest apart]", metavar="LAYER"),
+    ] = None,
+    accuracy: Annotated[
+        float | None, typer.Option(help="The model's accuracy on clean inputs: near chance is refused.")
+    ] = None,
     version: Annotated[str | None, typer.Option(help="A name for this version.  [default: from the content]")] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
     """Fit a reference from natural validation traffic."""
     from hydrophone.detectors import fit_reference
+    from hydrophone.detectors.samples import fit_samples
 
     read = _read(frames, model)
     fitted = fit_reference(
@@ -81,6 +101,19 @@ def fit(
         block_rows=block_rows,
         version=version,
     )
+    if samples or labelled or outside:
+        detectors = fit_samples(
+            read,
+            labelled=_read(labelled, model) if labelled else None,
+            outside=_read(outside, model) if outside else None,
+            embedding=embedding,
+            accuracy=accuracy,
+            seed=seed,
+            device=device or "auto",
+        )
+        fitted = fitted.with_samples(detectors, version=version)
+    elif embedding is not None or accuracy is not None:
+        raise ConfigurationError("`--embedding` and `--accuracy` are about verdicts; add `--samples`")
     fitted.save(directory)
     if as_json:
         out.print_json(fitted.manifest.text())
@@ -99,6 +132,25 @@ def fit(
     ):
         if count:
             err.print(f"left out: {count} rows {why}", markup=False)
+    if fitted.manifest.samples is not None:
+        _show_samples(fitted.manifest.samples)
+
+
+def _show_samples(manifest: "SampleManifest") -> None:
+    sizes = manifest.sizes
+    out.print(
+        f"verdicts on rows: {len(manifest.measures)} measures, embedding `{manifest.embedding}`, {sizes.density} rows "
+        f"of density, {sizes.ranks} of tails, {sizes.calibration} to rank among",
+        markup=False,
+    )
+    for name, family in manifest.attacks.items():
+        found = manifest.held_out_auc.get(name)
+        told = "" if found is None else f": ROC-AUC {found:.3f} on sources held out"
+        out.print(f"  attack {name} ({family}){told}", markup=False)
+    if manifest.attacks and manifest.family_threshold is None:
+        err.print("no family of attacks is named: on held-out rows too many such names were wrong", markup=False)
+    if sizes.excluded_shared:
+        err.print(f"left out: {sizes.excluded_shared} natural rows of a source that is labelled too", markup=False)
 
 
 @reference.command()
@@ -233,6 +285,9 @@ def show(
         table.add_row("calibration", f"windows of {kept.rows} rows rank among {kept.windows} clean ones")
     baseline = manifest.baseline_detection_rate
     table.add_row("baseline", "too few rows" if baseline is None else f"detection rate {baseline:.0%} against itself")
+    if manifest.samples is not None:
+        attacks = ", ".join(manifest.samples.attacks) or "none were labelled"
+        table.add_row("verdicts", f"{len(manifest.samples.measures)} measures a row; attacks known: {attacks}")
     table.add_row("strata", ", ".join(map(str, manifest.classes)) or "none")
     for name, layer in manifest.layers.items():
         table.add_row(f"layer {name}", f"{layer.dimensions} features, median distance {layer.median_distance:.3g}")
