@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from hydrophone.schemas.errors import BrokerUnavailable
 from hydrophone.streams.acls import READER_GROUP
 from hydrophone.streams.kafka.clients import Properties, reader
-from hydrophone.streams.kafka.trouble import DENIED, denied
+from hydrophone.streams.kafka.trouble import check_access
 
 __all__ = ["TableReader"]
 
@@ -37,14 +37,9 @@ class TableReader:
                 elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # the client's documented constant
                     return {key: value for key, value in table.items() if value is not None}
                 elif error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    raise _refusal(error, topic)
+                    check_access(error, topic=topic, group=READER_GROUP)
+                    raise KafkaException(error)
         raise BrokerUnavailable(f"`{topic}` [{partition}] could not be read to its end in {TIMEOUT_S:.0f} s")
 
     def close(self) -> None:
         self._consumer.close()
-
-
-def _refusal(error: KafkaError, topic: str) -> Exception:
-    if error.name() not in DENIED:
-        return KafkaException(error)
-    return denied(error, topic if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED else READER_GROUP)
