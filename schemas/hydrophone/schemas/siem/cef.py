@@ -5,7 +5,7 @@ Source: the Common Event Format implementation standard. In the header `\` and `
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 from hydrophone.schemas.incidents import Finding
@@ -34,21 +34,37 @@ def to_cef(finding: Finding) -> str:
 
 
 def _rendered(finding: Finding, untruncated: int | None) -> str:
+    """A text may be too long for its field where the line is short enough: that is told alike."""
+    line = _line(finding, untruncated, _within)
+    if untruncated is None and line != (whole := _line(finding, None, _whole)):
+        return _line(finding, len(whole.encode()), _within)
+    return line
+
+
+def _line(finding: Finding, untruncated: int | None, cut: Callable[[str, int], str]) -> str:
     incident = finding.incident
     texts = (VENDOR, PRODUCT, finding.producer.version, event_code(incident), incident.title)
-    header = [_header(text, limit) for text, limit in zip(texts, HEADER_LIMITS, strict=True)]
-    pairs = (f"{key}={_value(key, text)}" for key, text in _pairs(finding, untruncated) if text)
-    return "|".join(["CEF:0", *header, str(level_of(incident).cef), " ".join(pairs)])
+    header = [_header(cut(text, limit)) for text, limit in zip(texts, HEADER_LIMITS, strict=True)]
+    pairs = ((key, cut(text, VALUE_LIMITS.get(key, CUSTOM_LIMIT))) for key, text in _pairs(finding, untruncated))
+    body = " ".join(f"{key}={_value(text)}" for key, text in pairs if text)
+    return "|".join(["CEF:0", *header, str(level_of(incident).cef), body])
 
 
-def _header(text: str, limit: int) -> str:
-    return cut_bytes(one_line(text), limit).rstrip().replace("\\", r"\\").replace("|", r"\|")
+def _within(text: str, limit: int) -> str:
+    return cut_bytes(text, limit)
 
 
-def _value(key: str, text: str) -> str:
+def _whole(text: str, _: int) -> str:
+    return text.encode(errors="replace").decode()
+
+
+def _header(text: str) -> str:
+    return one_line(text).replace("\\", r"\\").replace("|", r"\|")
+
+
+def _value(text: str) -> str:
     """Spaces at its ends would be taken for those between pairs."""
-    lines = _LINE_END.split(cut_bytes(text, VALUE_LIMITS.get(key, CUSTOM_LIMIT)))
-    plain = "\n".join(map(one_line, lines)).strip()
+    plain = "\n".join(map(one_line, _LINE_END.split(text))).strip()
     return plain.replace("\\", r"\\").replace("=", r"\=").replace("\n", r"\n")
 
 

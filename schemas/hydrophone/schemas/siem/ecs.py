@@ -3,7 +3,7 @@
 Source: https://www.elastic.co/guide/en/ecs/current/ecs-field-reference.html.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
 from hydrophone.schemas.incidents import Finding, Incident
@@ -29,9 +29,6 @@ NANOSECONDS: Final = 1_000_000
 
 LONGEST: Final = 2**63 - 1
 """What Elasticsearch's `long` can hold."""
-
-KEYWORD_BYTES: Final = 8_000
-"""Elasticsearch refuses a document with a keyword of more than 32,766 bytes; ours stop well before."""
 
 
 def to_ecs(finding: Finding) -> Document:
@@ -145,14 +142,13 @@ def _labels(finding: Finding, untruncated: int | None) -> Document:
 
 
 def _lists(incident: Incident) -> Document:
-    """Lists as one text each: a label holds no objects."""
-    lists: dict[str, Iterator[str]] = {
+    """Lists of texts: a label holds no objects, but any field of Elasticsearch may hold several values."""
+    lists: dict[str, Iterable[str]] = {
         "branches": (f"{carrier.layer} ({carrier.measure})" for carrier in incident.carriers),
-        "clients": iter(incident.clients),
+        "clients": incident.clients,
         "suspects": (suspect.sample_id or f"{suspect.frame_id}/{suspect.row}" for suspect in incident.suspects),
         "scores": (str(window.score_id) for window in incident.windows),
         "evidence": (window.evidence.uri for window in incident.windows if window.evidence),
         "related": (str(related.incident_id) for related in incident.related),
     }
-    texts = ((name, ", ".join(one_line(entry) for entry in entries)) for name, entries in lists.items())
-    return {name: text.encode(errors="replace")[:KEYWORD_BYTES].decode(errors="ignore") or None for name, text in texts}
+    return {name: [one_line(entry) for entry in entries] for name, entries in lists.items()}

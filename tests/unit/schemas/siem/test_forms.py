@@ -64,6 +64,14 @@ def test_the_most_telling_are_kept_where_not_all_fit() -> None:
     assert document["unmapped"]["hydrophone"]["totals"]["suspects"] == 37, "totals are of all"
 
 
+@pytest.mark.parametrize("field", ["title", "recommended_action"])
+def test_a_text_too_long_for_its_field_is_cut_and_told_of(field: str) -> None:
+    """CEF has room for no recommended action at all: there, nothing is missing."""
+    line = to_cef(of(EXAMPLE, **{field: "t" * 600}))
+    assert ("flexNumber1Label=untruncatedBytes" in line) == ("ttt" in line) == (field == "title")
+    assert "t" * 512 + "t" not in line
+
+
 def test_a_change_of_severity_ends_the_alert_that_was() -> None:
     now, before = to_alertmanager(CHANGED)
     assert (now["labels"].pop("severity"), before["labels"].pop("severity")) == ("high", "medium")
