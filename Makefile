@@ -11,7 +11,7 @@ TEST_ENV := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1
 SOURCES := schemas detectors streams tests benchmarks deploy examples
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-fast recovery fuzz faults soak soak-peers check format bench bench-quick bench-engine bench-ingest bench-tap bench-detection bench-stream peers streams broker-jars schemas lock clean
+.PHONY: help setup demo test test-fast recovery fuzz faults soak soak-peers check format bench bench-quick bench-engine bench-ingest bench-tap bench-detection bench-samples bench-stream peers streams broker-jars schemas lock clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1\t\2/' | expand -t 16
@@ -72,6 +72,9 @@ bench-tap: setup ## what a tap costs the model
 
 bench-detection: setup ## power, level and benign change on Fashion-MNIST (hours; the first run trains and attacks)
 	$(BIN)/python -m benchmarks.detection
+
+bench-samples: setup ## verdicts on single rows beside the published tables (an hour; the first run makes the attacks)
+	$(TEST_ENV) $(BIN)/python -m benchmarks.samples $(ARGS)
 
 bench-stream: setup streams ## the stream side against other libraries, with and without its guarantees (half an hour)
 	$(BIN)/python -m benchmarks.stream

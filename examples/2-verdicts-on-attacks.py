@@ -26,7 +26,7 @@ digits = load_digits()
 inputs = (digits.images[:, None] / 16).astype(np.float32)
 labels = digits.target.astype(np.int64)
 order = np.random.default_rng(0).permutation(len(inputs))
-train, natural, sources, traffic = np.split(order, [700, 1400, 1550])
+train, natural, sources, traffic = np.split(order, [700, 1500, 1580])
 model = nn.Sequential(
     nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(16 * 36, 64), nn.ReLU(), nn.Linear(64, 10)
 )
@@ -65,8 +65,8 @@ classifier = PyTorchClassifier(
 )
 attacks = {
     "FGSM.20": FastGradientMethod(classifier, eps=0.2),
-    "PGD.20": ProjectedGradientDescentPyTorch(classifier, eps=0.2, eps_step=0.05, max_iter=10, verbose=False),
-    "DeepFool": DeepFool(classifier, max_iter=20, verbose=False),
+    "PGD.20": ProjectedGradientDescentPyTorch(classifier, eps=0.2, eps_step=0.05, max_iter=5, verbose=False),
+    "DeepFool": DeepFool(classifier, max_iter=10, verbose=False),
 }
 
 
@@ -88,7 +88,7 @@ detectors = fit_samples(
 for name, area in detectors.manifest.held_out_auc.items():
     print(f"{name}: ROC-AUC {area:.3f} on sources held out")
 
-clean, *hostile = labelled(traffic[:100])
+clean, *hostile = labelled(traffic[:40])
 for name, frame in zip(("clean", *attacks), (clean, *hostile), strict=True):
     verdicts = detectors.judge(frame)
     counts = ", ".join(f"{DECISIONS[d]} {(verdicts.decision == d).sum()}" for d in range(3))

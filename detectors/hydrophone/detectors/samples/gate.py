@@ -29,8 +29,9 @@ RIDGE: Final = 1e-3
 
 @dataclass(frozen=True)
 class Mixture:
-    """One layer's. `axes` `[D, k]`; `whiten` `[G, k, k]` and `offsets` `[G, k]`: the Cholesky factor of a component's
-    precision and its mean seen through it; `constants` `[G]`; `beyond`: the mean variance along the axes left out.
+    """One layer's. `axes` `[D, k]`; `whiten` `[k, G k]`: the components' precisions' Cholesky factors, side by side;
+    `offsets` `[G, k]`: their means seen through them; `constants` `[G]`; `beyond`: the mean variance along the axes
+    left out.
     """
 
     scale: Scale
@@ -57,7 +58,8 @@ class Mixture:
         means = np.einsum("gk,gkj->gj", mixture.means_, factors)
         logdets = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(1)
         constants = np.log(mixture.weights_) + logdets - k / 2 * np.log(2 * np.pi)
-        parts = (kept, factors, means, constants, [max(left, RIDGE)])
+        beside = factors.transpose(1, 0, 2).reshape(k, -1)
+        parts = (kept, beside, means, constants, [max(left, RIDGE)])
         return cls(scale, *(torch.from_numpy(np.array(part, np.float32)).to(values.device) for part in parts))
 
     @classmethod
@@ -78,8 +80,7 @@ class Mixture:
         scaled = self.scale(values)
         along = scaled @ self.axes
         k, rest = self.axes.shape[1], scaled.shape[1] - self.axes.shape[1]
-        G = len(self.constants)
-        seen = (along @ self.whiten.permute(1, 0, 2).reshape(k, G * k)).view(-1, G, k) - self.offsets
+        seen = (along @ self.whiten).view(-1, len(self.constants), k) - self.offsets
         mixture = torch.logsumexp(self.constants - seen.square().sum(2) / 2, 1)
         residual = (scaled.square().sum(1) - along.square().sum(1)).clamp(min=0.0)
         noise = -(residual / self.beyond + rest * (self.beyond * 2 * torch.pi).log()) / 2

@@ -61,7 +61,10 @@ class Suspicion:
         """(1 + #{calibration rows as suspicious}) / (their number + 1), those judged by the same measures."""
         found = np.full(len(measures), np.nan)
         missing = np.isnan(measures)
-        patterns, which = np.unique(missing, axis=0, return_inverse=True)
+        if missing.any():
+            patterns, which = np.unique(missing, axis=0, return_inverse=True)
+        else:
+            patterns, which = missing[:1], np.zeros(len(measures), np.intp)
         for place, pattern in enumerate(patterns):
             rows = which.ravel() == place
             if pattern.all():

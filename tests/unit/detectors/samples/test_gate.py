@@ -19,7 +19,7 @@ def test_the_likelihood_is_scikit_learns() -> None:
     oracle = GaussianMixture(3, covariance_type="full")
     oracle.weights_ = np.ones(3) / 3
     # Rebuilt from what was kept: constants hold weight and determinant.
-    factors = mixture.whiten.double().numpy()
+    factors = mixture.whiten.double().numpy().reshape(8, 3, 8).transpose(1, 0, 2)
     means = [np.linalg.solve(f.T, o) for f, o in zip(factors, mixture.offsets.double().numpy(), strict=True)]
     logdets = np.log(np.diagonal(factors, axis1=1, axis2=2)).sum(1)
     k = scaled.shape[1]
