@@ -4,7 +4,6 @@ In-process and without a broker; what the processor says of the same rows later 
 those of the reference's per-sample detectors (`detectors/samples/gate.py`).
 """
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,71 +40,54 @@ class Gate:
     """Threads may share it. Made by `gate`."""
 
     def __init__(self, samples: SampleDetectors, *, reject: float) -> None:
-        self._reject = reject
+        self._samples, self._reject = samples, reject
         self._mixtures = {name: samples.quick_mixture(name) for name in samples.gated_layers}
-        clean = {name: samples.clean_log_likelihoods(name) for name in samples.gated_layers}
-        self._ranked = {name: np.sort(values) for name, values in clean.items()}
-        self._rarity = {name: _ranks(self._ranked[name], values) for name, values in clean.items()}
-        self._nulls: dict[frozenset[str], NDArray[np.float64]] = {}
-        self._turn = threading.Lock()
 
     @property
     def layers(self) -> tuple[str, ...]:
         """What it can be asked about: the embedding first, then its companions."""
-        return tuple(self._ranked)
+        return tuple(self._mixtures)
 
     def ask(self, layers: Mapping[str, NDArray[Any] | Tensor]) -> GateAnswer:
         """About rows, by what some of the layers put out for them: arrays `[m, D]`, or tensors as the tap would see
         them (maps are averaged over space). More layers tell more: uniform noise passes the last and not the first.
+        With all of them p is the `gate.p_value` of a verdict on the same rows.
 
         Raises `SettingsError` where no layer is one of `layers`, or they disagree about how many rows there are.
         """
-        known = {name: _matrix(layers[name]) for name in self._ranked if name in layers}
+        known = {name: _matrix(layers[name]) for name in self._mixtures if name in layers}
         rows = {len(values) for values in known.values()}
         if len(rows) != 1:
             shapes = {name: list(np.shape(values)) for name, values in layers.items()}
-            raise SettingsError(f"`layers` must bring some of {list(self._ranked)}, of as many rows each; got {shapes}")
-        reasons: list[tuple[str, ...]] = [()] * rows.pop()
+            raise SettingsError(f"`layers` must bring some of {list(self.layers)}, of as many rows each; got {shapes}")
+        m = rows.pop()
+        reasons: list[tuple[str, ...]] = [()] * m
         found: dict[str, NDArray[np.float64]] = {}
-        rarities: dict[str, NDArray[np.float64]] = {}
+        is_bad = np.zeros(m, np.bool_)
         for name, values in known.items():
             mixture = self._mixtures[name]
             if values.shape[1] != mixture.width:
-                found[name] = np.full(len(values), np.nan)
+                found[name] = np.full(m, np.nan)
                 reasons = [(*said, f"wrong_dimension:layer.{name}") for said in reasons]
                 continue
             found[name] = mixture(values)
-            rarities[name] = _ranks(self._ranked[name], found[name], is_new=True)
-            for row in (~np.isfinite(found[name])).nonzero()[0].tolist():
+            bad = ~np.isfinite(found[name])
+            found[name][bad] = np.nan
+            is_bad |= bad
+            for row in bad.nonzero()[0].tolist():
                 reasons[row] = (*reasons[row], f"not_finite:layer.{name}")
-                rarities[name][row] = found[name][row] = np.nan
-        p_value = self._p_values(rarities, len(reasons))
+        p_value = self._samples.gate_p_values(found)
+        p_value[is_bad] = np.nan  # half a row is not looked at
         return GateAnswer(p_value > self._reject, p_value, found, reasons)
 
-    def _p_values(self, rarities: Mapping[str, NDArray[np.float64]], rows: int) -> NDArray[np.float64]:
-        """The smallest rank over the layers, ranked among what clean rows have for a smallest; NaN where a layer was
-        asked about and had no number: half a row is not looked at."""
-        if not rarities:
-            return np.full(rows, np.nan)
-        null = self._null(frozenset(rarities))
-        smallest = np.min(list(rarities.values()), axis=0)
-        p_values = (1 + np.searchsorted(null, smallest, side="right")) / (len(null) + 1)
-        return np.where(np.isnan(smallest), np.nan, p_values)
 
-    def _null(self, names: frozenset[str]) -> NDArray[np.float64]:
-        with self._turn:
-            if names not in self._nulls:
-                self._nulls[names] = np.sort(np.min([self._rarity[name] for name in names], axis=0))
-            return self._nulls[names]
-
-
-def gate(reference: Reference | str | Path, *, reject: float = 0.05, device: str = "cpu") -> Gate:
+def gate(reference: Reference | str | Path, *, reject: float | None = None, device: str = "cpu") -> Gate:
     """A gate from a reference, or the folder of one. About `reject` of clean rows are turned away, whatever layers it
-    is asked about, up to the error of the rows it was calibrated with.
+    is asked about, up to the error of the rows it was calibrated with; by default the share chosen at fitting.
 
     Raises `ReferenceInvalid` where the reference has no per-sample detectors.
     """
-    if not 0 < reject < 1:
+    if reject is not None and not 0 < reject < 1:
         raise SettingsError(f"`reject` must lie between 0 and 1; got {reject}")
     loaded = reference if isinstance(reference, Reference) else Reference.load(reference, device=device)
     if loaded.samples is None:
@@ -113,12 +95,7 @@ def gate(reference: Reference | str | Path, *, reject: float = 0.05, device: str
             f"reference `{loaded.manifest.version}` of `{loaded.manifest.model}` has no per-sample detectors, so no "
             "gate: fit it with them (docs/samples.md)"
         )
-    return Gate(loaded.samples, reject=reject)
-
-
-def _ranks(ranked: NDArray[np.float64], values: NDArray[np.float64], *, is_new: bool = False) -> NDArray[np.float64]:
-    """Share of clean rows as unlikely, the row itself among them."""
-    return (is_new + np.searchsorted(ranked, values, side="right")) / (len(ranked) + 1)
+    return Gate(loaded.samples, reject=loaded.samples.manifest.gate_level if reject is None else reject)
 
 
 def _matrix(values: NDArray[Any] | Tensor) -> NDArray[np.float32]:

@@ -67,7 +67,8 @@ def test_the_log_likelihood_is_the_detectors_own(asked: Gate, reference: Referen
     assert reference.samples is not None
     scores = reference.samples.judge(Frame("m", rows, event_time_ms=np.array(0))).scores
     for name, values in asked.ask(rows).log_likelihood.items():
-        np.testing.assert_allclose(values, scores[f"gate.log_likelihood.{name}"], rtol=1e-5)
+        np.testing.assert_allclose(values, scores[f"gate.log_likelihood.{name}"], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(asked.ask(rows).p_value, scores["gate.p_value"], rtol=1e-5)
 
 
 def test_tensors_are_read_as_the_tap_would_read_them(asked: Gate) -> None:

@@ -29,9 +29,6 @@ __all__ = ["AttackReport", "Evaluation", "SourceReport", "evaluate"]
 WINDOW_ROWS: Final = 1_000
 """Rows of a source whose detection rates are computed, at most: 100 re-draws of 100 of them."""
 
-GATE_REJECTS: Final = 0.05
-"""Share of clean rows that the gate, as reported here, turns away."""
-
 
 @dataclass(frozen=True, slots=True)
 class AttackReport:
@@ -151,21 +148,15 @@ def _source(
 
 
 def _gate(rows: NDArray[np.intp], verdicts: SampleVerdicts, samples: SampleDetectors) -> dict[str, Rate]:
-    """Rows that each layer's mixture finds likely enough, at a threshold that turns away `GATE_REJECTS` of clean rows;
-    `(all)`: that every layer's finds so, at thresholds that turn away as many together."""
-    layers = samples.gated_layers
-    clean = {name: np.sort(samples.clean_log_likelihoods(name)) for name in layers}
-    found, ranks, clean_ranks = {}, [], []
-    for name in layers:
-        values = verdicts.scores[f"gate.log_likelihood.{name}"][rows].astype(np.float64)
-        rank = np.searchsorted(clean[name], values, side="right") / len(clean[name])
-        rank[~np.isfinite(values)] = 0.0
-        ranks.append(rank)
-        own = samples.clean_log_likelihoods(name)
-        clean_ranks.append(np.searchsorted(clean[name], own, side="right") / len(own))
-        found[name] = rate(int((rank > GATE_REJECTS).sum()), len(rows))
-    threshold = float(np.quantile(np.min(clean_ranks, axis=0), GATE_REJECTS))
-    return found | {"(all)": rate(int((np.min(ranks, axis=0) > threshold).sum()), len(rows))}
+    """Rows that each layer's mixture finds likely enough, at a threshold that turns away as many clean rows as the gate
+    does; `(all)`: that the gate itself lets pass, which looks at all of them."""
+    level, found = samples.manifest.gate_level, {}
+    for name in samples.gated_layers:
+        clean = np.sort(samples.clean_log_likelihoods(name))
+        values = verdicts.scores[f"gate.log_likelihood.{name}"][rows]
+        p_values = (1 + np.searchsorted(clean, values, side="right")) / (len(clean) + 1)
+        found[name] = rate(int((np.isfinite(values) & (p_values > level)).sum()), len(rows))
+    return found | {"(all)": rate(int((verdicts.scores["gate.p_value"][rows] > level).sum()), len(rows))}
 
 
 def _detection_rates(rows: Frame, reference: Reference) -> tuple[float | None, dict[str, float | None], float | None]:

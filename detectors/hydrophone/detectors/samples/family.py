@@ -147,6 +147,15 @@ class SampleDetectors:
         measured = np.column_stack([scores[name] for name in self._measuring.gate.measures()]).clip(-UTMOST, UTMOST)
         return self._gate_rank.p_values(measured, self._gate_rank(measured))
 
+    def gate_p_values(self, log_likelihoods: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """The gate's p-values of rows whose log-likelihoods some layers gave; NaN where none did. A row is ranked among
+        clean rows by the layers that it has."""
+        rows = len(next(iter(log_likelihoods.values()), ()))
+        missing = np.full(rows, np.nan)
+        return self._gate_p_values(
+            {f"gate.log_likelihood.{name}": log_likelihoods.get(name, missing) for name in self.gated_layers}
+        )
+
     def quick_mixture(self, layer: str) -> QuickMixture:
         """The gate of one layer, for a handful of rows at a time."""
         return QuickMixture.of(self._measuring.gate.mixtures[layer])

@@ -37,12 +37,12 @@ class QuickMixture:
         arrays: dict[str, NDArray[Any]] = {
             name: np.asarray(array, np.float32) for name, array in mixture.arrays().items()
         }
-        G, k, _ = arrays["whiten"].shape
+        G, k = arrays["offsets"].shape
         return cls(
             mean=arrays["mean"],
             inverse_scale=np.reciprocal(arrays["scale"]),
             axes=np.ascontiguousarray(arrays["axes"]),
-            whiten=np.ascontiguousarray(arrays["whiten"].transpose(1, 0, 2).reshape(k, G * k)),
+            whiten=np.ascontiguousarray(arrays["whiten"]),
             offsets=arrays["offsets"].reshape(G * k),
             members=np.repeat(np.eye(G, dtype=np.float32), k, axis=0),
             constants=arrays["constants"],
