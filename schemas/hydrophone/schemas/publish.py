@@ -12,6 +12,7 @@ from hydrophone.schemas.alert import Alert
 from hydrophone.schemas.operations import DeadLetter, ModelState, OperationalEvent, ReferencePointer, ShardPlan
 from hydrophone.schemas.partials import SummaryChunk, WatermarkMarker
 from hydrophone.schemas.score import WindowScore
+from hydrophone.schemas.snapshots import WindowSnapshot
 
 __all__ = ["json_schemas", "write"]
 
@@ -22,6 +23,7 @@ PUBLISHED: Final[Mapping[str, type[BaseModel]]] = {
     "reference.v1": ReferencePointer,
     "score.v1": WindowScore,
     "shards.v1": ShardPlan,
+    "snapshot.v1": WindowSnapshot,
     "state.v1": ModelState,
     "summary.v1": SummaryChunk,
     "watermark.v1": WatermarkMarker,

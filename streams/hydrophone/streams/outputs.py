@@ -1,7 +1,7 @@
 """Effects and judgements as records to produce: topic, key, value, headers. Pure; nothing is sent here."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
@@ -14,6 +14,7 @@ from hydrophone.streams.effects import DeadLettered, RowsLate, SummaryClosed, Ti
 from hydrophone.streams.judge import Judgement
 from hydrophone.streams.partials import encode_marker, encode_summary
 from hydrophone.streams.record import Record
+from hydrophone.streams.snapshots import Wire
 
 __all__ = ["Output", "OutputTopics"]
 
@@ -102,6 +103,10 @@ class OutputTopics:
         name = topics.PARTIALS.full_name(self.prefix)
         key, value, headers = encode_marker(effect, partitions)
         return [Output(name, key, value, headers, number) for number in range(partitions)]
+
+    def snapshots(self, wires: Iterable[Wire], partition: int) -> list[Output]:
+        name = topics.SNAPSHOTS.full_name(self.prefix)
+        return [Output(name, wire.key, wire.value, [], partition) for wire in wires]
 
     def event(self, event: OperationalEvent, time_ms: int) -> Output:
         return self._event(topics.EVENTS, event, f"{event.topic}-{event.partition}", time_ms, None)

@@ -25,7 +25,7 @@ from hydrophone.streams.kafka.groups import is_instance_taken
 from hydrophone.streams.kafka.intake import Intake
 from hydrophone.streams.kafka.messages import headers_of
 from hydrophone.streams.kafka.reading import Reads, TopicWatch, key_of
-from hydrophone.streams.kafka.recovery import Recovery
+from hydrophone.streams.kafka.recovery import Recovery, TableTopics
 from hydrophone.streams.kafka.references import ReferenceFeed
 from hydrophone.streams.kafka.shard_plans import ShardPlanFeed
 from hydrophone.streams.kafka.tables import TableReader
@@ -36,6 +36,7 @@ from hydrophone.streams.outputs import Output, OutputTopics
 from hydrophone.streams.ownership import Key, OwnedPartition, Stages
 from hydrophone.streams.record import PartitionEnd, Record
 from hydrophone.streams.shards import SHARD_MARK
+from hydrophone.streams.snapshots import SnapshotRules
 from hydrophone.streams.telemetry import Telemetry, traceparent_of
 from hydrophone.streams.telling import Untold, tell, tell_accounts
 from hydrophone.streams.window_tests import WindowTask, WindowTests
@@ -76,7 +77,8 @@ class Runtime:
         references: ReferenceFeed | None,
         shards: ShardPlanFeed | None,
         reads: Reads,
-        state_topic: str,
+        tables_of: TableTopics,
+        snapshots: SnapshotRules,
         outputs: OutputTopics,
         stages: Stages,
         judge: Judge,
@@ -96,14 +98,15 @@ class Runtime:
             consumer,
             tables,
             partials=reads.partials,
-            state_topic=state_topic,
-            window_ms=self._window_ms,
+            tables_of=tables_of,
+            snapshots=snapshots,
+            windows=stages.windows,
             stopping=self._stopping,
         )
         self._partitions: dict[Key, OwnedPartition] = {}
         self._subscribed: list[str] = []
         self._intake = Intake(consumer, batch=cadence.batch)
-        self._group = group
+        self._group, self._snapshots = group, snapshots
         self._untold: list[Untold] = []
         self._committed_ms = self._references_ms = 0
         self._misplaced = Misplaced(reads.activations)
@@ -169,6 +172,7 @@ class Runtime:
             self._watch.look(now_ms)
         self._follow_announcements(now_ms)
         self._let_time_pass(now_ms)
+        self._save_windows(now_ms)
         self._commit_if_due(now_ms)
         return handled
 
@@ -263,6 +267,11 @@ class Runtime:
                 partition.is_dirty = True
                 self._perform(partition, effects)
 
+    def _save_windows(self, now_ms: int) -> None:
+        """Write down windows that stay open for long; committed with the offset that counts on it."""
+        for (_, number), partition in self._partitions.items():
+            partition.ledger.add(*self._outputs.snapshots(partition.save(now_ms, self._snapshots), number))
+
     # -- effects ------------------------------------------------------------------------------------------------------
 
     def _perform(self, partition: OwnedPartition, effects: Sequence[Effect]) -> None:
@@ -271,9 +280,11 @@ class Runtime:
         for effect in effects:
             if isinstance(effect, WindowClosed):
                 self._begin_test(partition, effect)
+                self._forget_snapshot(partition, effect)
                 has_closed = True
             elif isinstance(effect, SummaryClosed):
                 partition.ledger.add(*self._outputs.summary(effect))
+                self._forget_snapshot(partition, effect.summary)
             elif isinstance(effect, TimePassed):
                 partition.ledger.add(*self._outputs.markers(effect, self._reads.partitions))
             elif isinstance(effect, RowsLate):
@@ -285,6 +296,10 @@ class Runtime:
                     partition.ledger.add(self._outputs.event(event, effect.record.timestamp_ms))
         if has_closed:
             partition.ledger.seal(partition.place(self._window_ms))
+
+    def _forget_snapshot(self, partition: OwnedPartition, closed: WindowClosed) -> None:
+        taken_back = partition.book.forget((closed.start_ms, closed.model))
+        partition.ledger.add(*self._outputs.snapshots(taken_back, partition.state.partition))
 
     def _begin_test(self, partition: OwnedPartition, closed: WindowClosed) -> None:
         if (event := self._misplaced.half(closed)) is not None:
@@ -450,10 +465,10 @@ class Runtime:
         return self._recovery.patiently(f"partition {key[1]}", partial(self._recover, key))
 
     def _recover(self, key: Key) -> TopicPartition:
-        partition, place, gap = self._recovery.recover(key, self._partitions.get(key), self._clock())
-        if gap is not None:
-            log.error(gap.detail, extra={"partition": key[1]})
-            partition.ledger.add(self._outputs.event(gap, self._clock()))
+        partition, place, events = self._recovery.recover(key, self._partitions.get(key), self._clock())
+        for event in events:
+            log.error(event.detail, extra={"partition": key[1]})
+            partition.ledger.add(self._outputs.event(event, self._clock()))
         self._partitions[key] = partition
         return place
 

@@ -7,9 +7,13 @@ import pytest
 from confluent_kafka import KafkaException, TopicPartition
 
 from hydrophone.schemas.errors import ConfigurationError
+from hydrophone.schemas.identity import FramePriorities
 from hydrophone.streams.checkpoint import MergeCheckpoint
-from hydrophone.streams.kafka.recovery import Recovery
+from hydrophone.streams.kafka.recovery import Recovery, TableTopics
 from hydrophone.streams.merging import MergeState
+from hydrophone.streams.processor import StreamRules
+from hydrophone.streams.snapshots import SnapshotRules
+from hydrophone.streams.watermark import TimeRules
 
 
 class Committed:
@@ -32,7 +36,15 @@ class NoTables:
 
 def recovery_of(consumer: Any) -> Recovery:
     tables: Any = NoTables()
-    return Recovery(consumer, tables, partials="p", state_topic="s", window_ms=10, stopping=threading.Event())
+    return Recovery(
+        consumer,
+        tables,
+        partials="p",
+        tables_of=TableTopics("s", "snapshots"),
+        snapshots=SnapshotRules(0, 20, b"k", "id"),
+        windows=StreamRules(TimeRules(10, 0, 0, 0), lambda *_: None, FramePriorities(b"k")),
+        stopping=threading.Event(),
+    )
 
 
 def test_a_partition_that_comes_back_shorter_is_another_of_the_same_name() -> None:
