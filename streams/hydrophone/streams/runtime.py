@@ -112,6 +112,7 @@ class Runtime:
         self._misplaced = Misplaced(reads.activations)
         self._watch = TopicWatch(consumer, reads.activations)
         self._has_rewound = False
+        self._came: set[Key] = set()
         self._failures = 0
         telemetry.observe_lag(partial(self._lags, reads.activations), partial(self._lags, reads.partials))
         telemetry.observe_tests(lambda: len(tests))
@@ -161,11 +162,15 @@ class Runtime:
     def turn(self) -> int:
         """One batch: read, decide, perform, commit what is due. Gives how many messages were handled."""
         self._has_rewound = False
+        self._came.clear()
         self._read()
         if self._has_rewound:  # by a rebalance in there: part of what came may be from after the seek
             self._intake.clear()
-            self._seek_to_positions()
+            self._seek_to_positions(self._partitions)
             return 0
+        if self._came:  # in there, and perhaps back: part of what came of them may be from before they went
+            self._intake.drop(self._came)
+            self._seek_to_positions(self._came)
         now_ms = self._clock()
         handled = self._handle_backlog(now_ms)
         if not handled:
@@ -413,6 +418,7 @@ class Runtime:
         places = [self._recover_patiently(key_of(p)) for p in partitions]
         consumer.incremental_assign(places)
         self._intake.keep_held(places)
+        self._came.update(key_of(p) for p in partitions)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("partitions revoked", extra=self._named(partitions))
@@ -456,10 +462,11 @@ class Runtime:
         for key in list(self._partitions):
             self._intake.read_from(self._recover_patiently(key), now=True)
 
-    def _seek_to_positions(self) -> None:
-        for key, partition in self._partitions.items():
-            partition.is_at_end = False
-            self._consumer.seek(TopicPartition(*key, partition.state.position))
+    def _seek_to_positions(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            if (partition := self._partitions.get(key)) is not None:
+                partition.is_at_end = False
+                self._consumer.seek(TopicPartition(*key, partition.state.position))
 
     def _recover_patiently(self, key: Key) -> TopicPartition:
         return self._recovery.patiently(f"partition {key[1]}", partial(self._recover, key))

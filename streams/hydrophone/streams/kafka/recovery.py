@@ -5,6 +5,7 @@ What follows from it, and when, is the runtime's business.
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple, TypeVar
@@ -29,6 +30,8 @@ log = logging.getLogger("hydrophone")
 T = TypeVar("T")
 
 TIMEOUT_S: Final = 10.0
+PATIENCE_S: Final = 15.0
+"""How long a log may look shorter than it was read before it passes for another of the same name."""
 
 
 class Recovered(NamedTuple):
@@ -55,6 +58,10 @@ class _Overtaken(Retryable):
     """What was read belongs to a later commit than the one it was read for."""
 
 
+class _Shorter(Retryable):
+    """The log ends before what was read of it."""
+
+
 class Recovery:
     """Reads committed offsets, then the `state` partition, in that order: offsets first, because what a transaction
     wrote to `state` is readable once its offsets are. A model's memory that the first stage handed on is read when the
@@ -70,12 +77,15 @@ class Recovery:
         snapshots: SnapshotRules,
         windows: StreamRules,
         stopping: threading.Event,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self._consumer, self._tables = consumer, tables
         self._partials, self._topics, self._snapshots, self._windows = partials, tables_of, snapshots, windows
         self._window_ms = windows.time.window_ms
         self._stopping = stopping
         self._reached: dict[Key, int] = {}
+        self._shorter_since: dict[Key, float] = {}
+        self._patience_s = patience_s
 
     def note(self, left: OwnedPartition) -> None:
         """This partition goes to another; should it come back shorter than it was, it is not the same."""
@@ -102,11 +112,7 @@ class Recovery:
         low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, number), TIMEOUT_S)
         offset = low if committed.offset < 0 else committed.offset
         reached = max(offset, self._reached.get(key, 0), before.state.position if before is not None else 0)
-        if reached > high:
-            raise ConfigurationError(
-                f"`{topic}` [{number}] was read up to offset {reached} and ends at {high}: the topic was deleted "
-                "and created anew; choose another `--group`, or reset this one"
-            )
+        self._check_end(key, reached, high)
         if topic == self._partials:
             owned, found = self._merging(key, max(offset, low), committed), TakenUp(offset, {}, {})
         else:
@@ -127,6 +133,21 @@ class Recovery:
             },
         )
         return Recovered(owned, TopicPartition(topic, number, state.position), events)
+
+    def _check_end(self, key: Key, reached: int, high: int) -> None:
+        """A broker that has just come back, or has just become leader, may show an older end for moments. Raises
+        `_Shorter` until it has had time enough, then `ConfigurationError`."""
+        if reached <= high:
+            self._shorter_since.pop(key, None)
+            return
+        topic, number = key
+        short = f"`{topic}` [{number}] was read up to offset {reached} and ends at {high}"
+        since = self._shorter_since.setdefault(key, time.monotonic())
+        if time.monotonic() - since < self._patience_s:
+            raise _Shorter(short)
+        raise ConfigurationError(
+            f"{short}: the topic was deleted and created anew; choose another `--group`, or reset this one"
+        )
 
     def _merging(self, key: Key, offset: int, committed: "_Committed") -> OwnedPartition:
         checkpoint = MergeCheckpoint.decode(committed.text, window_ms=self._window_ms)
