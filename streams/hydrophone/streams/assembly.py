@@ -66,6 +66,7 @@ def build_runtime(settings: Settings) -> Runtime:
         ),
         delivery=delivery,
         tables=TableReader(kafka),
+        glances=TableReader(kafka, timeout_s=1),
         references=feed,
         shards=shards,
         reads=Reads(

@@ -74,6 +74,7 @@ class Runtime:
         consumer: Consumer,
         delivery: Delivery,
         tables: TableReader,
+        glances: TableReader,
         references: ReferenceFeed | None,
         shards: ShardPlanFeed | None,
         reads: Reads,
@@ -89,6 +90,7 @@ class Runtime:
         group: str = "",
     ) -> None:
         self._consumer, self._delivery, self._tables, self._references = consumer, delivery, tables, references
+        self._glances = glances
         self._shards, self._reads = shards, reads
         self._topic, self._outputs, self._stages, self._judge = reads.activations, outputs, stages, judge
         self._window_ms = stages.windows.time.window_ms
@@ -155,9 +157,10 @@ class Runtime:
     def close(self) -> None:
         """Leave the group; what is not committed is somebody else's to do again."""
         with ExitStack() as stack:  # all of them, whichever fails; the consumer first
-            for part in (self._references, self._shards, self._tables, self._delivery, self._tests, self._consumer):
+            for part in (self._references, self._shards, self._tables, self._glances, self._delivery, self._tests):
                 if part is not None:
                     stack.callback(part.close)
+            stack.callback(self._consumer.close)
 
     def turn(self) -> int:
         """One batch: read, decide, perform, commit what is due. Gives how many messages were handled."""
@@ -178,6 +181,7 @@ class Runtime:
         self._follow_announcements(now_ms)
         self._let_time_pass(now_ms)
         self._save_windows(now_ms)
+        self._look_for_other_halves(now_ms)
         self._commit_if_due(now_ms)
         return handled
 
@@ -277,6 +281,21 @@ class Runtime:
         for (_, number), partition in self._partitions.items():
             partition.ledger.add(*self._outputs.snapshots(partition.save(now_ms, self._snapshots), number))
 
+    def _look_for_other_halves(self, now_ms: int) -> None:
+        """Of models that are not where they are expected: does another partition have windows of them, too?"""
+        number = self._misplaced.to_look_at(now_ms, self._reads.partitions)
+        if number is None:
+            return
+        try:
+            memories = self._recovery.models(number, self._glances)
+        except (KafkaException, BrokerUnavailable) as error:
+            log.info("the memories of partition %d cannot be looked at now: %s", number, error)
+            return
+        ours = {partition for topic, partition in self._partitions if topic == self._topic}
+        for event in self._misplaced.halves(number, memories, ours):
+            log.warning(event.detail, extra={"model": event.model})
+            self._partitions[self._topic, event.partition].ledger.add(self._outputs.event(event, now_ms))
+
     # -- effects ------------------------------------------------------------------------------------------------------
 
     def _perform(self, partition: OwnedPartition, effects: Sequence[Effect]) -> None:
@@ -307,7 +326,7 @@ class Runtime:
         partition.ledger.add(*self._outputs.snapshots(taken_back, partition.state.partition))
 
     def _begin_test(self, partition: OwnedPartition, closed: WindowClosed) -> None:
-        if (event := self._misplaced.half(closed)) is not None:
+        if (event := self._misplaced.half(closed, self._reads.partitions)) is not None:
             partition.ledger.add(self._outputs.event(event, closed.end_ms))
         span = self._telemetry.window_span(closed.model, closed.start_ms, closed.traceparents)
         partition.ledger.await_task(self._tests.begin(closed, span))

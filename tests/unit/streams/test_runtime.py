@@ -96,6 +96,7 @@ def runtime_of(client: Any) -> Runtime:
         consumer=client,
         delivery=delivery,
         tables=tables,
+        glances=tables,
         references=None,
         shards=None,
         reads=Reads("t", "p", 1),

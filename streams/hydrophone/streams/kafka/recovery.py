@@ -177,9 +177,9 @@ class Recovery:
         detail = f"snapshots that were counted on cannot be used, and windows are read again from the log: {found.lost}"
         return operational_event("snapshot_lost", *key, detail, first_offset=found.offset)
 
-    def models(self, number: int) -> dict[str, ModelState]:
-        """The memories of the models of this partition, as last committed."""
-        rows = self._tables.read(self._topics.state, number)
+    def models(self, number: int, tables: TableReader | None = None) -> dict[str, ModelState]:
+        """The memories of the models of this partition, as last committed; read with other `tables` if given."""
+        rows = (tables or self._tables).read(self._topics.state, number)
         try:
             states = [ModelState.model_validate_json(value) for value in rows.values()]
         except ValidationError as error:
