@@ -49,6 +49,12 @@ class Output:
     partition: int | None = None
     is_memory: bool = False
 
+    @property
+    def size(self) -> int:
+        """Bytes that it holds."""
+        headers = sum(len(name) + len(value or b"") for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers
+
 
 @dataclass(frozen=True, slots=True)
 class OutputTopics:

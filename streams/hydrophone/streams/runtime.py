@@ -55,13 +55,17 @@ DRAIN_S: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
-    """How much is read at once and how often it is committed. Scores are committed as soon as their tests are done."""
+    """How much is read at once and how often it is committed. Scores are committed as soon as their tests are done.
+
+    At `waiting_bytes` of outputs, which may wait behind a test, nothing more is read.
+    """
 
     batch: int = 500
     wait_ms: int = 50
     wait_testing_ms: int = 5
     commit_ms: int = 200
     position_commit_ms: int = 1_000
+    waiting_bytes: int = 64 * 1024 * 1024
     references_ms: int = 1_000
 
 
@@ -113,7 +117,7 @@ class Runtime:
         self._committed_ms = self._references_ms = 0
         self._misplaced = Misplaced(reads.activations)
         self._watch = TopicWatch(consumer, reads.activations)
-        self._has_rewound = False
+        self._has_rewound = self._is_over = False
         self._came: set[Key] = set()
         self._failures = 0
         telemetry.observe_lag(partial(self._lags, reads.activations), partial(self._lags, reads.partials))
@@ -189,9 +193,9 @@ class Runtime:
 
     def _read(self) -> None:
         """Always poll, or the group would give our partitions away; while tests cannot keep pace, take nothing in."""
-        if self._tests.is_full:
+        if self._is_full():
             self._tests.wait()
-        if self._intake or self._tests.is_full:
+        if self._intake or self._is_full():
             self._intake.hold(self._unblocked())
             self._intake.poll(0)
         else:
@@ -201,13 +205,20 @@ class Runtime:
             self._intake.release(self._unblocked())
             self._intake.poll(self._cadence.wait_testing_ms if len(self._tests) else self._cadence.wait_ms)
 
+    def _is_full(self) -> bool:
+        """Tests are too many, or what waits for one of them is too much."""
+        return self._tests.is_full or self._is_over
+
+    def _weigh(self) -> None:
+        self._is_over = sum(p.ledger.size for p in self._partitions.values()) >= self._cadence.waiting_bytes
+
     def _unblocked(self) -> list[TopicPartition]:
         return [TopicPartition(*key) for key, owned in self._partitions.items() if not owned.is_blocked]
 
     def _handle_backlog(self, now_ms: int) -> int:
-        """Until a test more would be too many, or what is left comes again in its order after a rewind."""
+        """Until there is no room for more, or what is left comes again in its order after a rewind."""
         handled = 0
-        while self._intake and not self._tests.is_full:
+        while self._intake and not self._is_full():
             self._handle(self._intake.next(), now_ms)
             handled += 1
             if self._has_rewound:
@@ -320,6 +331,7 @@ class Runtime:
                     partition.ledger.add(self._outputs.event(event, effect.record.timestamp_ms))
         if has_closed:
             partition.ledger.seal(partition.place(self._window_ms))
+        self._weigh()
 
     def _forget_snapshot(self, partition: OwnedPartition, closed: WindowClosed) -> None:
         taken_back = partition.book.forget((closed.start_ms, closed.model))
@@ -372,6 +384,7 @@ class Runtime:
         self._conclude_tests()
         if (
             self._untold
+            or self._is_over
             or (since >= self._cadence.commit_ms and any(p.ledger.has_outputs for p in owned))
             or (since >= self._cadence.position_commit_ms and any(p.is_dirty for p in owned))
         ):
@@ -407,6 +420,7 @@ class Runtime:
         for key, one in due.items():
             self._partitions[key].ledger.settle(one)
             self._partitions[key].is_dirty = one.place is not None
+        self._weigh()
         self._tell(places)
 
     def _due(self) -> dict[Key, Due]:
@@ -470,6 +484,7 @@ class Runtime:
             if (owned := self._partitions.pop(key_of(partition), None)) is not None:
                 self._recovery.note(owned)
         self._intake.drop(key_of(partition) for partition in partitions)
+        self._weigh()
 
     def _recover_all(self) -> None:
         """Forget everything uncommitted and read on from what is committed."""
@@ -480,6 +495,7 @@ class Runtime:
         self._tests.forget()
         for key in list(self._partitions):
             self._intake.read_from(self._recover_patiently(key), now=True)
+        self._weigh()
 
     def _seek_to_positions(self, keys: Iterable[Key]) -> None:
         for key in keys:

@@ -14,7 +14,7 @@ from hydrophone.streams.checkpoint import Checkpoint
 from hydrophone.streams.kafka.reading import Reads
 from hydrophone.streams.kafka.recovery import TableTopics
 from hydrophone.streams.merging import MergeRules
-from hydrophone.streams.outputs import OutputTopics
+from hydrophone.streams.outputs import Output, OutputTopics
 from hydrophone.streams.ownership import Stages
 from hydrophone.streams.processor import StreamRules
 from hydrophone.streams.runtime import Cadence, Runtime
@@ -22,6 +22,7 @@ from hydrophone.streams.snapshots import SnapshotRules
 from hydrophone.streams.telemetry import Telemetry
 from hydrophone.streams.watermark import TimeRules
 
+EVERY_TURN = Cadence(position_commit_ms=0)
 RULES = StreamRules(TimeRules(1_000, 100, 0, 0), lambda *_: None, FramePriorities(b"k"))
 
 
@@ -64,8 +65,10 @@ class Client:
 class Committing:
     def __init__(self, client: Client) -> None:
         self.client = client
+        self.outputs: list[Output] = []
 
-    def deliver(self, _: object, offsets: list[TopicPartition], __: object) -> None:
+    def deliver(self, outputs: list[Output], offsets: list[TopicPartition], _: object) -> None:
+        self.outputs += outputs
         for place in offsets:
             self.client.committed_offset, self.client.committed_text = place.offset, place.metadata or ""
 
@@ -75,26 +78,44 @@ class NoTables:
         return {}
 
 
-class NoTests:
+class Task:
+    """A window's test that lasts until it is said to be over."""
+
+    is_done = False
+
+    def done(self) -> bool:
+        return self.is_done
+
+
+class SlowTests:
     is_full = False
 
+    def __init__(self) -> None:
+        self.task = Task()
+        self.begun = 0
+
+    def begin(self, *_: object) -> Task:
+        self.begun += 1
+        return self.task
+
+    def wait(self, *_: object) -> None: ...
+
     def __len__(self) -> int:
-        return 0
+        return 0 if self.task.is_done else self.begun
 
 
-def message(offset: int) -> Message:
-    frame = Frame("m", {"fc": np.ones((2, 1), np.float32)}, event_time_ms=np.full(2, 500), frame_id=frame_id(offset))
-    return Message(topic="t", partition=0, offset=offset, key=b"m", value=frame.encode(), timestamp=(2, 600))
+def message(offset: int, time_ms: int = 500) -> Message:
+    times = np.full(2, time_ms)
+    frame = Frame("m", {"fc": np.ones((2, 1), np.float32)}, event_time_ms=times, frame_id=frame_id(offset))
+    return Message(topic="t", partition=0, offset=offset, key=b"m", value=frame.encode(), timestamp=(2, time_ms + 100))
 
 
-def runtime_of(client: Any) -> Runtime:
-    delivery: Any = Committing(client)
+def runtime_of(client: Any, *, delivery: Any = None, tests: Any = None, cadence: Cadence = EVERY_TURN) -> Runtime:
     nothing: Any = None
     tables: Any = NoTables()
-    tests: Any = NoTests()
     return Runtime(
         consumer=client,
-        delivery=delivery,
+        delivery=Committing(client) if delivery is None else delivery,
         tables=tables,
         glances=tables,
         references=None,
@@ -105,10 +126,10 @@ def runtime_of(client: Any) -> Runtime:
         outputs=OutputTopics("x."),
         stages=Stages(RULES, MergeRules(1_000, b"k")),
         judge=nothing,
-        tests=tests,
+        tests=SlowTests() if tests is None else tests,
         clock=lambda: 1_000,
         telemetry=Telemetry(),
-        cadence=Cadence(position_commit_ms=0),
+        cadence=cadence,
     )
 
 
@@ -140,3 +161,32 @@ def test_records_of_a_partition_that_goes_and_comes_back_in_one_poll_are_read_in
     assert found.position == 5
     (window,) = runtime._partitions["t", 0].state.windows.values()
     assert (window.first_offset, window.seen, window.duplicate) == (0, 10, 0)
+
+
+def test_what_waits_behind_a_slow_test_is_bounded_in_bytes_and_nothing_of_it_is_lost() -> None:
+    #   record 0   a window        │ record 1 closes it: its test lasts     │ records 2 to 101 are late, and wait
+    log = [message(0), message(1, 5_000), *(message(offset) for offset in range(2, 102))]
+    client, tests = Client(log), SlowTests()
+    delivery = Committing(client)
+    limit = 10 * len(log[2].value() or b"")
+    runtime = runtime_of(
+        client, delivery=delivery, tests=tests, cadence=Cadence(position_commit_ms=0, commit_ms=0, waiting_bytes=limit)
+    )
+    runtime._conclude = lambda *_: []  # type: ignore[method-assign,assignment]
+    runtime.start()
+    client.during = [lambda: client.on_assign(client, [TopicPartition("t", 0)]) or []]  # type: ignore[func-returns-value]
+
+    for _ in range(20):
+        runtime.turn()
+    owned = runtime._partitions["t", 0]
+    assert tests.begun == 1
+    assert 2 < owned.state.position < 15, "reading waits"
+    assert limit <= owned.ledger.size < 2 * limit
+    assert not delivery.outputs
+
+    tests.task.is_done = True
+    for _ in range(40):
+        runtime.turn()
+    late = [dict(output.headers)["hydrophone_offset"] for output in delivery.outputs]
+    assert late == [b"%d" % offset for offset in range(2, 102)]
+    assert owned.ledger.size == 0
