@@ -88,6 +88,8 @@ def _add_partition(stage: Stage) -> None:
     for topic in (STATE, ACTIVATIONS):
         for answer in admin.create_partitions([NewPartitions(topic.full_name(stage.prefix), 3)]).values():
             answer.result(10)
+    known = lambda: len(admin.list_topics(stage.topic, timeout=5).topics[stage.topic].partitions)  # noqa: E731
+    await_until(lambda: known() == 3, "producers are told of the new partition")
 
 
 def _window(stage: Stage, score: object) -> int:

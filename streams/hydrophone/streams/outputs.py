@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from hydrophone.schemas.event import Event
 from hydrophone.schemas.headers import DEAD_LETTER_PREFIX, dead_letter_headers, to_record
-from hydrophone.schemas.operations import DeadLetter, ModelState, OperationalEvent
+from hydrophone.schemas.operations import DeadLetter, ModelState, OperationalEvent, ReferencePointer, ShardPlan
 from hydrophone.streams import topics
 from hydrophone.streams.effects import DeadLettered, RowsLate, SummaryClosed, TimePassed
 from hydrophone.streams.judge import Judgement
@@ -70,13 +70,8 @@ class OutputTopics:
         if alert is not None:
             outputs.append(self._event(topics.ALERTS, alert, alert.model, alert.window.end_ms, traceparent))
         if state is not None and state != previous:
-            name = topics.STATE.full_name(self.prefix)
-            headers: list[tuple[str, bytes | None]] = [
-                ("ce_type", state.event_type.encode()),
-                ("content-type", b"application/json"),
-            ]
-            value = state.model_dump_json().encode()
-            outputs.append(Output(name, state.model.encode(), value, headers, partition, is_memory=True))
+            row = self.row(topics.STATE, state, state.model)
+            outputs.append(replace(row, partition=partition, is_memory=True))
         return outputs
 
     def late(self, effect: RowsLate) -> Output:
@@ -113,6 +108,14 @@ class OutputTopics:
     def snapshots(self, wires: Iterable[Wire], partition: int) -> list[Output]:
         name = topics.SNAPSHOTS.full_name(self.prefix)
         return [Output(name, wire.key, wire.value, [], partition) for wire in wires]
+
+    def row(self, topic: topics.Topic, value: ReferencePointer | ShardPlan | ModelState, key: str) -> Output:
+        """What stands under its key until the next one: no event, so nothing of when or by whom."""
+        headers: list[tuple[str, bytes | None]] = [
+            ("ce_type", value.event_type.encode()),
+            ("content-type", b"application/json"),
+        ]
+        return Output(topic.full_name(self.prefix), key.encode(), value.model_dump_json().encode(), headers)
 
     def event(self, event: OperationalEvent, time_ms: int) -> Output:
         return self._event(topics.EVENTS, event, f"{event.topic}-{event.partition}", time_ms, None)

@@ -29,7 +29,7 @@ from hydrophone.streams.kafka.recovery import Recovery, TableTopics
 from hydrophone.streams.kafka.references import ReferenceFeed
 from hydrophone.streams.kafka.shard_plans import ShardPlanFeed
 from hydrophone.streams.kafka.tables import TableReader
-from hydrophone.streams.kafka.trouble import DENIED, denied
+from hydrophone.streams.kafka.trouble import check_access
 from hydrophone.streams.ledger import Due, Place
 from hydrophone.streams.misplaced import Misplaced
 from hydrophone.streams.outputs import Output, OutputTopics
@@ -267,10 +267,8 @@ class Runtime:
             )
         elif code == KafkaError._FATAL or error.fatal():  # noqa: SLF001  # takes no more part, for ever
             raise BrokerUnavailable(error.str())
-        elif error.name() in DENIED:
-            is_topic = code == KafkaError.TOPIC_AUTHORIZATION_FAILED
-            raise denied(error, self._topic if is_topic else self._group)
         else:
+            check_access(error, topic=self._topic, group=self._group)
             log.warning("broker: %s", error.str())
 
     def _let_time_pass(self, now_ms: int) -> None:

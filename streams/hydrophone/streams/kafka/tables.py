@@ -8,7 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from hydrophone.schemas.errors import BrokerUnavailable
 from hydrophone.streams.acls import READER_GROUP
 from hydrophone.streams.kafka.clients import Properties, reader
-from hydrophone.streams.kafka.trouble import DENIED, denied
+from hydrophone.streams.kafka.trouble import check_access
 
 __all__ = ["TableReader"]
 
@@ -44,7 +44,8 @@ class TableReader:
                 elif error.code() == KafkaError._PARTITION_EOF:  # noqa: SLF001  # the client's documented constant
                     return {key: value for key, value in table.items() if value is not None}
                 elif error.code() != KafkaError.UNKNOWN_TOPIC_OR_PART:
-                    raise _refusal(error, topic)
+                    check_access(error, topic=topic, group=READER_GROUP)
+                    raise KafkaException(error)
         raise BrokerUnavailable(f"`{topic}` [{partition}] could not be read to its end in {self._timeout_s:g} s")
 
     def _await_transactions(self, place: TopicPartition) -> None:
@@ -74,10 +75,5 @@ def _end(consumer: Consumer, place: TopicPartition) -> int:
         code = error.args[0].code()
         if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):  # noqa: SLF001  # documented
             return 0
-        raise _refusal(error.args[0], place.topic) from None
-
-
-def _refusal(error: KafkaError, topic: str) -> Exception:
-    if error.name() not in DENIED:
-        return KafkaException(error)
-    return denied(error, topic if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED else READER_GROUP)
+        check_access(error.args[0], topic=place.topic, group=READER_GROUP)
+        raise
