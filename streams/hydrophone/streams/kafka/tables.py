@@ -51,9 +51,9 @@ class TableReader:
     def _await_transactions(self, place: TopicPartition) -> None:
         """A reader of committed records stops before the oldest open transaction, whoever's it is. What others have
         committed behind it would be missed, so it is waited for; not for what is written meanwhile."""
-        end = _end(self._surveyor, place)
         deadline = time.monotonic() + self._timeout_s
-        while (readable := _end(self._consumer, place)) < end:
+        end = self._end(self._surveyor, place, deadline)
+        while (readable := self._end(self._consumer, place, deadline)) < end:
             if time.monotonic() > deadline:
                 raise BrokerUnavailable(
                     f"a transaction on `{place.topic}` [{place.partition}] is open at offset {readable}, and what is "
@@ -62,18 +62,22 @@ class TableReader:
                 )
             time.sleep(PAUSE_S)
 
+    def _end(self, consumer: Consumer, place: TopicPartition, deadline: float) -> int:
+        """Of committed records, or of all: as the consumer reads them. 0 where there is none: the reading says why."""
+        while True:
+            try:
+                return consumer.get_watermark_offsets(place, self._timeout_s)[1]
+            except KafkaException as error:
+                fault = error.args[0]
+                if fault.code() in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):  # noqa: SLF001
+                    return 0
+                check_access(fault, topic=place.topic, group=READER_GROUP)
+                if time.monotonic() > deadline:
+                    raise BrokerUnavailable(
+                        f"`{place.topic}` [{place.partition}] has no end yet: {fault.str()}"
+                    ) from error
+            time.sleep(PAUSE_S)  # a partition that was just made has no leader for a moment
+
     def close(self) -> None:
         self._consumer.close()
         self._surveyor.close()
-
-
-def _end(consumer: Consumer, place: TopicPartition) -> int:
-    """Of committed records, or of all: as the consumer reads them. 0 where it cannot be told yet: reading says why."""
-    try:
-        return consumer.get_watermark_offsets(place, TIMEOUT_S)[1]
-    except KafkaException as error:
-        code = error.args[0].code()
-        if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):  # noqa: SLF001  # documented
-            return 0
-        check_access(error.args[0], topic=place.topic, group=READER_GROUP)
-        raise
