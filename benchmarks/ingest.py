@@ -61,7 +61,7 @@ def main() -> int:
 
 
 def measure(is_quick: bool) -> Iterator[Measured]:
-    frames, rounds, memory_windows = (2_500, 1, 24) if is_quick else (8_000, 5, 204)
+    frames, rounds, memory_windows = (2_500, 1, 24) if is_quick else (5_000, 3, 204)
     with tempfile.TemporaryDirectory() as folder, KraftBroker(heap_mb=1024) as broker:
         references = Path(folder)
         fit_reference([frame(0, seed) for seed in range(10)], permutations=19).save(references / "full")

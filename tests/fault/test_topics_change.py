@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[att
 from deploy.broker.kraft import KraftBroker
 from tests.support.processor import await_until, small_reference, start
 from tests.support.stage import QUICK_SESSION, Stage
+from tests.support.thorough import only_when_thorough
 
 from hydrophone.streams.topics import ACTIVATIONS, STATE
 
@@ -31,6 +32,7 @@ def test_missing_topics_are_named_with_the_remedy(broker: KraftBroker, topic_pre
     assert "hydrophone topics create" in processor.log
 
 
+@only_when_thorough
 def test_partitions_added_between_windows_keep_every_window_whole(
     broker: KraftBroker, topic_prefix: str, tmp_path: Path
 ) -> None:

@@ -243,7 +243,7 @@ class Runtime:
             headers_of(message),
         )
         partition.is_at_end = False  # also where the record must wait: the clock may not pass over it
-        if self._references is not None and self._is_blocked(record, partition):
+        if self._references is not None and self._references.blocked and self._is_blocked(record, partition):
             return
         partition.active_ms = now_ms
         partition.is_dirty = True
