@@ -99,8 +99,9 @@ $(STREAMS)/.installed: benchmarks/peers/streams.lock | setup
 broker-jars: setup ## fetch Apache Kafka's jars for the tests (Java 17, Maven)
 	$(BIN)/python deploy/broker/kraft.py fetch
 
-schemas: setup ## regenerate the published JSON Schemas
+schemas: setup ## regenerate the published JSON Schemas, and what docs/siem.md shows
 	$(BIN)/python -m hydrophone.schemas.publish docs/schemas
+	$(BIN)/python -m hydrophone.schemas.siem.document docs
 
 lock: setup ## resolve the versions anew
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \
