@@ -29,7 +29,7 @@ demo: setup ## attack a small model and watch the alert come (about a minute, no
 	@$(BIN)/hydrophone demo
 
 test: setup ## every test; those against a real Kafka broker skip without Java 17 and Maven
-	$(TEST_ENV) $(BIN)/python -m pytest -n 2
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --durations 15
 
 test-fast: setup ## the tests that need neither broker nor minutes
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 -m "not broker and not statistical and not slow"
@@ -40,8 +40,8 @@ recovery: setup ## crashes, rebalances and zombies by the ten thousand (minutes)
 fuzz: setup ## 5,000 hostile inputs for every parser (minutes)
 	HYDROPHONE_FUZZ_EXAMPLES=5000 $(TEST_ENV) $(BIN)/python -m pytest -n 0 tests/fuzz
 
-faults: setup ## every fault of docs/reliability.md on a real broker, the long ones too (a quarter of an hour)
-	HYDROPHONE_THOROUGH=1 HYDROPHONE_REQUIRE_BROKER=1 $(TEST_ENV) $(BIN)/python -m pytest tests/fault
+faults: setup ## every fault of docs/reliability.md on a real broker, the long ones too; ARGS="-m thorough": those alone
+	HYDROPHONE_THOROUGH=1 HYDROPHONE_REQUIRE_BROKER=1 $(TEST_ENV) $(BIN)/python -m pytest -n 2 --timeout 900 tests/fault $(ARGS)
 
 soak: setup ## three workers under random faults, 2,000 windows and more; ARGS="--seed 7" runs a series again
 	$(TEST_ENV) $(BIN)/python -m benchmarks.soak $(ARGS)
@@ -102,8 +102,9 @@ $(STREAMS)/.installed: benchmarks/peers/streams.lock | setup
 broker-jars: setup ## fetch Apache Kafka's jars for the tests (Java 17, Maven)
 	$(BIN)/python deploy/broker/kraft.py fetch
 
-schemas: setup ## regenerate the published JSON Schemas
+schemas: setup ## regenerate the published JSON Schemas, and what docs/siem.md shows
 	$(BIN)/python -m hydrophone.schemas.publish docs/schemas
+	$(BIN)/python -m hydrophone.schemas.siem.document docs
 
 lock: setup ## resolve the versions anew
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate \

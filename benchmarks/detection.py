@@ -1,5 +1,6 @@
 """How much a window of mostly clean traffic gives away: power by attack, share and window size, and what it costs in
 false alarms. Run with `python -m benchmarks.detection`; the first run trains three small models and attacks them.
+`--part` measures some of the rows.
 
 References and windows are drawn from images no model was trained on; attacked images never meet their originals. Level
 rows live in `detection_level.py`, the long table in `detection_table.py`.
@@ -9,7 +10,7 @@ import argparse
 import re
 import statistics
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,20 @@ from hydrophone.schemas.frame import Frame, concat
 THREADS: Final = 2
 SHIFT_ROWS: Final = 250
 SHIFT_SHARE: Final = 0.5
+PARTS: Final = (
+    "power",
+    "samples",
+    "shift",
+    "replay",
+    "serial",
+    "sequential",
+    "cost",
+    "level",
+    "one-reference",
+    "table",
+)
+"""In the order they are measured: the last three take hours."""
+
 POWER_ROW: Final = re.compile(r"power-(?P<attack>.+)-n(?P<size>\d+)-c(?P<percent>\d+)(?P<net>-net)?")
 
 
@@ -170,21 +185,27 @@ def long_table(models: Sequence[Pools], references: Sequence[Reference], effort:
     return list(merged(cells))
 
 
-def measure(effort: Effort, out: Path | None, is_quick: bool) -> Iterator[Measured]:
+def measure(effort: Effort, parts: Collection[str], out: Path | None, is_quick: bool) -> Iterator[Measured]:
     torch.set_num_threads(THREADS)
     effort = BRIEF if is_quick else effort
     models = [load_pools(seed, effort.profile) for seed in range(effort.models)]
     references = [reference_of(pools, effort) for pools in models]
-    yield from power_rows(models, references, effort)
-    yield from sample_rows(models, references, effort)
-    yield from shift_rows(models[0], references[0], effort)
-    yield from replay_rows(models[0], references[0], effort)
-    yield from serial_rows(effort)
-    yield from sequential_rows(models, references, effort)
-    yield from cost_rows(effort.permutations, rounds=3 if is_quick else 7)
-    yield from level_rows(models[0].train, effort)
-    yield from one_reference_rows(models[0].train, effort)
-    if effort.table_windows and (not is_quick or out is not None):
+    first, reference = models[0], references[0]
+    measures: dict[str, Callable[[], Iterator[Measured]]] = {
+        "power": lambda: power_rows(models, references, effort),
+        "samples": lambda: sample_rows(models, references, effort),
+        "shift": lambda: shift_rows(first, reference, effort),
+        "replay": lambda: replay_rows(first, reference, effort),
+        "serial": lambda: serial_rows(effort),
+        "sequential": lambda: sequential_rows(models, references, effort),
+        "cost": lambda: cost_rows(effort.permutations, rounds=3 if is_quick else 7),
+        "level": lambda: level_rows(first.train, effort),
+        "one-reference": lambda: one_reference_rows(first.train, effort),
+    }
+    for part, rows in measures.items():
+        if part in parts:
+            yield from rows()
+    if "table" in parts and effort.table_windows and (not is_quick or out is not None):
         write(out or RESULTS, long_table(models, references, effort), _heading(models, effort))
 
 
@@ -204,6 +225,7 @@ def main() -> int:
     parser.add_argument("--profile", choices=("thorough", "brisk"), default="thorough")
     parser.add_argument("--windows", type=int, help="windows a power row and model")
     parser.add_argument("--permutations", type=int)
+    parser.add_argument("--part", choices=PARTS, help="measure this alone, and keep it in a file of its own")
     parser.add_argument("--out", type=Path)
     known, rest = parser.parse_known_args()
     effort = BRISK if known.profile == "brisk" else THOROUGH
@@ -214,9 +236,10 @@ def main() -> int:
     arguments = [*rest, *(["--out", str(known.out)] if known.out else [])]
     status = run(
         "detection",
-        partial(measure, effort, known.out),
+        partial(measure, effort, PARTS if known.part is None else (known.part,), known.out),
         packages=("adversarial-robustness-toolbox", "scikit-learn"),
         arguments=arguments,
+        part=known.part or "",
     )
     return 0 if "--quick" in rest else status
 

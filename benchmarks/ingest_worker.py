@@ -8,7 +8,7 @@ from concurrent.futures import Executor, Future
 from pathlib import Path
 from typing import Final, TypeVar
 
-from benchmarks.ingest import K
+from benchmarks.ingest import TRAFFIC
 from confluent_kafka import TopicPartition
 
 from hydrophone.streams import window_tests
@@ -106,7 +106,7 @@ def processor(bootstrap: str, prefix: str, folder: Path, side: str, windows: int
             group=f"{side}-{time.time_ns()}",
             reference=(folder / "full",),
             window_ms=10_000,
-            k=K[side],
+            k=TRAFFIC[side].k,
             evidence=None,
             device="cpu",
         )

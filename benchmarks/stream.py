@@ -38,6 +38,7 @@ from hydrophone.streams.shards import ShardPlans
 from hydrophone.streams.topics import ACTIVATIONS, SCORES
 
 PEERS_PYTHON: Final = HERE.parent / ".venv-streams" / "bin" / "python"
+SATURATED: Final = ingest.TRAFFIC["saturated"]
 SMALL_ROWS: Final = 16
 SMALL_D: Final = 64
 PATIENCE_S: Final = 300.0
@@ -48,15 +49,20 @@ class Effort:
     """How much is sent and how often it is repeated."""
 
     rounds: int
-    windows: int
+    frames: int
+    peer_frames: int
     memory_windows: int
     replayed: int
     live_s: int
     shared: int
 
 
-FULL: Final = Effort(rounds=5, windows=120, memory_windows=204, replayed=120_000, live_s=60, shared=6_000)
-QUICK: Final = Effort(rounds=1, windows=80, memory_windows=24, replayed=6_000, live_s=8, shared=1_500)
+FULL: Final = Effort(
+    rounds=5, frames=8_000, peer_frames=2_000, memory_windows=204, replayed=120_000, live_s=60, shared=6_000
+)
+QUICK: Final = Effort(
+    rounds=1, frames=2_500, peer_frames=800, memory_windows=24, replayed=6_000, live_s=8, shared=1_500
+)
 
 
 def main() -> int:
@@ -86,13 +92,14 @@ class Bench:
     # -- rates --------------------------------------------------------------------------------------------------------
 
     def rates(self) -> Iterator[Measured]:
-        """64 x 256 float32 on one partition; tests are taken out of our rate where the other side has none."""
+        """64 x 256 float32 on one partition; tests are taken out of our rate where the other side has none. The other
+        libraries get a reducer that keeps what our windows keep (`peers/reducer.py`)."""
         effort = self.effort
-        prefix = ingest.fill(self.bootstrap, effort.windows)
-        plain = self._copy_with_event_time(effort.windows)
+        prefix = ingest.fill(self.bootstrap, self._windows, frames_per_window=SATURATED.frames_per_window)
+        plain = self._copy_with_event_time(effort.peer_frames)
         sides: dict[str, Callable[[], float]] = {
             "bare": lambda: self._ingest(prefix, "bare"),
-            "ours": lambda: self._ingest(prefix, "unsaturated"),
+            "ours": lambda: self._ingest(prefix, "saturated"),
             "quixstreams": lambda: self._peer("quix_rate.py", plain),
             "faust": lambda: self._peer("faust_rate.py", plain),
             "exactly-once": lambda: self._guaranteed(prefix, "exactly-once"),
@@ -108,16 +115,20 @@ class Bench:
             yield ratio("vs-faust-table", found, "ours", "faust")
         yield ratio("exactly-once-over-off", found, "exactly-once", "at-least-once")
 
-    def _ingest(self, prefix: str, side: ingest.Side) -> float:
-        return ingest.worker(self.bootstrap, prefix, self.folder, side, self.effort.windows).rate
+    @property
+    def _windows(self) -> int:
+        return self.effort.frames // SATURATED.frames_per_window
 
-    def _copy_with_event_time(self, windows: int) -> str:
+    def _ingest(self, prefix: str, side: ingest.Side) -> float:
+        return ingest.worker(self.bootstrap, prefix, self.folder, side, self._windows).rate
+
+    def _copy_with_event_time(self, frames: int) -> str:
         """The same frames, with event time as Kafka's timestamp: where the other libraries look for it."""
         topic = f"plain-{uuid.uuid4().hex[:8]}"
         create_plain(self.bootstrap, [(topic, 1)], configs={"retention.ms": "-1"})  # its dates are long past
         producer = Producer({"bootstrap.servers": self.bootstrap, "linger.ms": 20})
-        for number in range(windows * ingest.FRAMES_PER_WINDOW):
-            time_ms = number * ingest.WINDOW_MS // ingest.FRAMES_PER_WINDOW
+        for number in range(frames):
+            time_ms = number * ingest.WINDOW_MS // SATURATED.frames_per_window
             value = ingest.frame(time_ms, number).encode()
             producer.produce(topic, key=ingest.MODEL, value=value, timestamp=time_ms + 1)
             if len(producer) > 1000:
@@ -126,7 +137,7 @@ class Bench:
         return topic
 
     def _peer(self, program: str, topic: str) -> float:
-        total = self.effort.windows * ingest.FRAMES_PER_WINDOW
+        total = self.effort.peer_frames
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             arguments = [topic, f"g-{uuid.uuid4().hex[:8]}", folder, ingest.WINDOW_MS, total // 4, total]
             command = [PEERS_PYTHON, HERE / "peers" / program, self.bootstrap, *arguments]
@@ -140,8 +151,8 @@ class Bench:
 
     def _guaranteed(self, prefix: str, guarantee: str) -> float:
         """Frames a second from assignment to the last, tests and commits included."""
-        settings = self._settings(prefix, guarantee=guarantee, window_ms=ingest.WINDOW_MS, k=256)
-        seen = finish(start(settings, {"windows": self.effort.windows}))
+        settings = self._settings(prefix, guarantee=guarantee, window_ms=ingest.WINDOW_MS, k=SATURATED.k)
+        seen = finish(start(settings, {"windows": self._windows}))
         return float(seen["records"] / (seen["last_record_s"] - seen["assigned_s"]))
 
     # -- recovery -----------------------------------------------------------------------------------------------------

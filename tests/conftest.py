@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from deploy.broker.kraft import KraftBroker
 from tests.support.broker import require_kraft
+from tests.support.thorough import skip_the_long
 
 BROKER_FOLDERS = ("tests/integration/", "tests/fault/")
 
@@ -31,6 +32,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
     config.option.loadscopereorder = False  # by size would put them last
     return BrokerFiles(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    skip_the_long(items)
 
 
 @pytest.fixture(scope="session")

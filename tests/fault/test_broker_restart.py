@@ -24,6 +24,7 @@ from tests.support.processor import (
     start,
 )
 from tests.support.reckoning import reckon
+from tests.support.thorough import only_when_thorough
 
 from hydrophone.schemas.frame import Heartbeat
 from hydrophone.streams.clock import now_ms
@@ -38,6 +39,7 @@ SESSION = "session.timeout.ms=6000"
 RULES = BatchRules(1_000, 800, 500, K, SAMPLING_KEY, {MODEL: {"fc": WIDTH}})
 
 
+@only_when_thorough
 def test_killed_broker_comes_back_and_every_window_is_scored_once(
     own_broker: KraftBroker, topic_prefix: str, tmp_path: Path
 ) -> None:
@@ -73,6 +75,7 @@ def test_killed_broker_comes_back_and_every_window_is_scored_once(
     assert len(found.scores) == WINDOWS
 
 
+@only_when_thorough
 def test_no_broker_at_the_start_is_exit_code_4(tmp_path: Path) -> None:
     reference = small_reference(tmp_path, MODEL)
 

@@ -15,6 +15,7 @@ from deploy.broker.kraft import KraftBroker
 from tests.support.broker import require_kraft
 from tests.support.processor import await_until, frame_at
 from tests.support.stage import Stage
+from tests.support.thorough import only_when_thorough
 
 from hydrophone.schemas.errors import ConfigurationError
 from hydrophone.schemas.frame import Heartbeat
@@ -60,7 +61,7 @@ def test_evidence_that_cannot_be_stored_costs_no_score(
     assert "evidence of a window could not be stored" in caplog.text
 
 
-@pytest.mark.slow
+@only_when_thorough
 def test_broker_without_room_goes_down_and_nothing_is_lost(topic_prefix: str, tmp_path: Path) -> None:
     #   disk     [......full✗        [more room .....
     #   worker   ──────────── waits ─────────────────

@@ -12,6 +12,7 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException
 from deploy.broker.kraft import KraftBroker
 from tests.support.stage import Stage
+from tests.support.thorough import only_when_thorough
 
 from hydrophone.streams.kafka import delivery
 from hydrophone.streams.kafka.delivery import ExactlyOnce
@@ -43,6 +44,7 @@ def test_answer_lost_after_the_commit(
     stage.assert_every_window_once(windows=32)
 
 
+@only_when_thorough
 def test_broker_dies_between_produce_and_commit(
     own_broker: KraftBroker,
     topic_prefix: str,

@@ -20,6 +20,7 @@ from tests.support.processor import (
     small_reference,
     start,
 )
+from tests.support.thorough import only_when_thorough
 
 from hydrophone.schemas.frame import Heartbeat
 from hydrophone.schemas.operations import OperationalEvent
@@ -63,6 +64,7 @@ def test_deleted_records_are_announced_and_a_deleted_topic_ends_the_processor(
     assert "hydrophone topics create" in processor.log
 
 
+@only_when_thorough
 def test_topic_created_anew_is_not_taken_for_the_old_one(
     own_broker: KraftBroker, topic_prefix: str, tmp_path: Path
 ) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from deploy.broker.kraft import KraftBroker
 from tests.support.stage import InProcess, Stage
-from tests.support.thorough import THOROUGH
+from tests.support.thorough import THOROUGH, only_when_thorough
 
 pytestmark = pytest.mark.broker
 
@@ -20,6 +20,7 @@ SEED = 4
 STORM_S = 120 if THOROUGH else 12
 
 
+@only_when_thorough
 def test_every_window_is_scored_once_in_a_storm_of_rebalances(
     broker: KraftBroker, topic_prefix: str, tmp_path: Path
 ) -> None:

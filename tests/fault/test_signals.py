@@ -12,12 +12,14 @@ import pytest
 from deploy.broker.kraft import KraftBroker
 from tests.support.processor import await_until
 from tests.support.stage import QUICK_SESSION, Stage
+from tests.support.thorough import only_when_thorough
 
 pytestmark = [pytest.mark.broker, pytest.mark.slow]
 
 BROKER_SAYS_NO = 4
 
 
+@only_when_thorough
 def test_frozen_worker_commits_nothing_when_it_thaws(broker: KraftBroker, topic_prefix: str, tmp_path: Path) -> None:
     #   zombie   ──produce ❄ . . . . . . . . . ☀ refused ──── SIGTERM: exit code 0
     #   other                 ──takes over───────────────────

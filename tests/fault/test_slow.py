@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from deploy.broker.kraft import KraftBroker
 from tests.support.stage import QUICK_SESSION, Stage
+from tests.support.thorough import only_when_thorough
 
 from hydrophone.streams import failpoints
 
@@ -43,6 +44,7 @@ def test_slow_tests_and_slow_transactions_keep_their_place_in_the_group(
     stage.assert_every_window_once(windows=24)
 
 
+@only_when_thorough
 def test_worker_away_for_longer_than_it_may_be_starts_anew_from_what_is_committed(
     broker: KraftBroker, topic_prefix: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,6 +12,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions  # type: ignore[att
 from deploy.broker.kraft import KraftBroker
 from tests.support.processor import await_until, small_reference, start
 from tests.support.stage import QUICK_SESSION, Stage
+from tests.support.thorough import only_when_thorough
 
 from hydrophone.streams.topics import ACTIVATIONS, STATE
 
@@ -31,6 +32,7 @@ def test_missing_topics_are_named_with_the_remedy(broker: KraftBroker, topic_pre
     assert "hydrophone topics create" in processor.log
 
 
+@only_when_thorough
 def test_partitions_added_between_windows_keep_every_window_whole(
     broker: KraftBroker, topic_prefix: str, tmp_path: Path
 ) -> None:
@@ -88,6 +90,8 @@ def _add_partition(stage: Stage) -> None:
     for topic in (STATE, ACTIVATIONS):
         for answer in admin.create_partitions([NewPartitions(topic.full_name(stage.prefix), 3)]).values():
             answer.result(10)
+    known = lambda: len(admin.list_topics(stage.topic, timeout=5).topics[stage.topic].partitions)  # noqa: E731
+    await_until(lambda: known() == 3, "producers are told of the new partition")
 
 
 def _window(stage: Stage, score: object) -> int:

@@ -33,13 +33,21 @@ class Running(Protocol):
 
 
 class Forked:
-    """`hydrophone` with these arguments, in `folder`, under this environment and no other; output goes to `log`."""
+    """`hydrophone` with these arguments, in `folder`, under this environment and no other; output goes to `log`, errors
+    too unless they have a file of their own."""
 
-    def __init__(self, arguments: Sequence[str], folder: Path, environment: Mapping[str, str], log: Path) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        folder: Path,
+        environment: Mapping[str, str],
+        log: Path,
+        errors: Path | None = None,
+    ) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(PRELOAD)
         self._process = context.Process(
-            target=_run, args=(list(arguments), folder, dict(environment), log), daemon=True
+            target=_run, args=(list(arguments), folder, dict(environment), log, errors or log), daemon=True
         )
         self._process.start()
 
@@ -65,13 +73,13 @@ class Forked:
         self._process.terminate()
 
 
-def _run(arguments: list[str], folder: Path, environment: dict[str, str], log: Path) -> None:
+def _run(arguments: list[str], folder: Path, environment: dict[str, str], log: Path, errors: Path) -> None:
     from hydrophone.streams import cli  # noqa: PLC0415  # imported before the fork
 
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)
-    with log.open("ab") as to:
-        os.dup2(to.fileno(), 1)
-        os.dup2(to.fileno(), 2)
+    with log.open("ab") as out, errors.open("ab") as err:
+        os.dup2(out.fileno(), 1)
+        os.dup2(err.fileno(), 2)
     sys.exit(cli.run(arguments))

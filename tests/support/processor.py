@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -139,16 +140,17 @@ def start(
 def cli(
     *arguments: object, folder: Path, timeout_s: float = 60, **variables: str
 ) -> "subprocess.CompletedProcess[str]":
-    """One invocation of `hydrophone`, to its end."""
-    return subprocess.run(
-        [sys.executable, "-m", "hydrophone.streams.cli", *map(str, arguments)],
-        cwd=folder,
-        env=environment() | variables,
-        capture_output=True,
-        text=True,
-        timeout=timeout_s,
-        check=False,
-    )
+    """One invocation of `hydrophone`, to its end, in a process of its own."""
+    texts = list(map(str, arguments))
+    with tempfile.TemporaryDirectory() as kept:
+        out, err = Path(kept, "out"), Path(kept, "err")
+        process = Forked(texts, folder, environment() | variables, out, err)
+        try:
+            code = process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        return subprocess.CompletedProcess(["hydrophone", *texts], code, out.read_text(), err.read_text())
 
 
 def _fresh(

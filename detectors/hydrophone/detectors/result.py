@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from hydrophone.detectors.suspicion import Share
 from hydrophone.schemas.event import WindowBounds, sha256_of
-from hydrophone.schemas.origins import Origin
+from hydrophone.schemas.origins import Origin, Origins
 from hydrophone.schemas.score import (
     Branch,
     Contamination,
@@ -188,7 +188,7 @@ class WindowResult:
                 "reference": self.reference.sha256,
                 "k": k,
                 "seen": seen,
-                "rows": [f"{origin.frame_id}:{origin.row}" for origin in self.origins],
+                "rows": Origins.of(self.origins).identities(),
                 "seed": self.seed,
             }
         )

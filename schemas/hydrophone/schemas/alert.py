@@ -12,7 +12,10 @@ from hydrophone.schemas.event import Event, Probability, WindowBounds, event_id
 from hydrophone.schemas.event import Value as _Value
 from hydrophone.schemas.score import Branch, Evidence, LayerScore, Replay, Suspect
 
-__all__ = ["Alert", "FiredRule", "alert_id"]
+__all__ = ["Alert", "FiredRule", "RuleName", "Severity", "alert_id"]
+
+RuleName = Literal["immediate", "sequential", "replay"]
+Severity = Literal["low", "medium", "high", "critical"]
 
 
 class FiredRule(_Value):
@@ -22,7 +25,7 @@ class FiredRule(_Value):
     window's repeated rows. `sequential`: evidence over all windows since it last fired, `value`, reached `threshold`.
     """
 
-    name: Literal["immediate", "sequential", "replay"]
+    name: RuleName
     k: int | None = Field(None, ge=1)
     n: int | None = Field(None, ge=1)
     level: Probability | None = None
@@ -51,7 +54,7 @@ class Alert(Event):
     window: WindowBounds
     score_id: uuid.UUID
     rules: tuple[FiredRule, ...] = Field(min_length=1)
-    severity: Literal["low", "medium", "high", "critical"]
+    severity: Severity
     confidence: Probability
     title: str
     p_value: Probability | None = Field(description="of the joint test; null where the window could not be tested")

@@ -88,6 +88,11 @@ class Origins(Column[Origin]):
         frame_ids, inverse = np.unique(np.array([frame_id for frame_id, _, _ in self.records]), return_inverse=True)
         return frame_ids, inverse[self.places]
 
+    def identities(self) -> list[str]:
+        """`frame_id:row` of each row, in order: what tells it from every other."""
+        names = [frame_id for frame_id, _, _ in self.records]
+        return [f"{names[n]}:{row}" for n, row in zip(self.places.tolist(), self.rows.tolist(), strict=True)]
+
     def order_by(self, priorities: NDArray[np.uint64]) -> NDArray[np.intp]:
         """Ascending by priority, `[N]`; ties, which hashes hardly have, by identity `(frame_id, row)`."""
         order = np.argsort(priorities, kind="stable")

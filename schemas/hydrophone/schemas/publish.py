@@ -9,21 +9,31 @@ from typing import Final
 from pydantic import BaseModel
 
 from hydrophone.schemas.alert import Alert
+from hydrophone.schemas.commands import Acknowledge, Close, Drill, Suppress
+from hydrophone.schemas.incidents import Finding, Incident
 from hydrophone.schemas.operations import DeadLetter, ModelState, OperationalEvent, ReferencePointer, ShardPlan
 from hydrophone.schemas.partials import SummaryChunk, WatermarkMarker
 from hydrophone.schemas.score import WindowScore
+from hydrophone.schemas.snapshots import WindowSnapshot
 
 __all__ = ["json_schemas", "write"]
 
 PUBLISHED: Final[Mapping[str, type[BaseModel]]] = {
+    "acknowledge.v1": Acknowledge,
     "alert.v1": Alert,
+    "close.v1": Close,
     "deadletter.v1": DeadLetter,
+    "drill.v1": Drill,
     "event.v1": OperationalEvent,
+    "finding.v1": Finding,
+    "incident.v1": Incident,
     "reference.v1": ReferencePointer,
     "score.v1": WindowScore,
     "shards.v1": ShardPlan,
+    "snapshot.v1": WindowSnapshot,
     "state.v1": ModelState,
     "summary.v1": SummaryChunk,
+    "suppress.v1": Suppress,
     "watermark.v1": WatermarkMarker,
 }
 

@@ -1,19 +1,20 @@
 """Effects and judgements as records to produce: topic, key, value, headers. Pure; nothing is sent here."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
 
 from hydrophone.schemas.event import Event
 from hydrophone.schemas.headers import DEAD_LETTER_PREFIX, dead_letter_headers, to_record
-from hydrophone.schemas.operations import DeadLetter, ModelState, OperationalEvent
+from hydrophone.schemas.operations import DeadLetter, ModelState, OperationalEvent, ReferencePointer, ShardPlan
 from hydrophone.streams import topics
 from hydrophone.streams.effects import DeadLettered, RowsLate, SummaryClosed, TimePassed
 from hydrophone.streams.judge import Judgement
 from hydrophone.streams.partials import encode_marker, encode_summary
 from hydrophone.streams.record import Record
+from hydrophone.streams.snapshots import Wire
 
 __all__ = ["Output", "OutputTopics"]
 
@@ -48,6 +49,12 @@ class Output:
     partition: int | None = None
     is_memory: bool = False
 
+    @property
+    def size(self) -> int:
+        """Bytes that it holds."""
+        headers = sum(len(name) + len(value or b"") for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers
+
 
 @dataclass(frozen=True, slots=True)
 class OutputTopics:
@@ -63,13 +70,8 @@ class OutputTopics:
         if alert is not None:
             outputs.append(self._event(topics.ALERTS, alert, alert.model, alert.window.end_ms, traceparent))
         if state is not None and state != previous:
-            name = topics.STATE.full_name(self.prefix)
-            headers: list[tuple[str, bytes | None]] = [
-                ("ce_type", state.event_type.encode()),
-                ("content-type", b"application/json"),
-            ]
-            value = state.model_dump_json().encode()
-            outputs.append(Output(name, state.model.encode(), value, headers, partition, is_memory=True))
+            row = self.row(topics.STATE, state, state.model)
+            outputs.append(replace(row, partition=partition, is_memory=True))
         return outputs
 
     def late(self, effect: RowsLate) -> Output:
@@ -102,6 +104,18 @@ class OutputTopics:
         name = topics.PARTIALS.full_name(self.prefix)
         key, value, headers = encode_marker(effect, partitions)
         return [Output(name, key, value, headers, number) for number in range(partitions)]
+
+    def snapshots(self, wires: Iterable[Wire], partition: int) -> list[Output]:
+        name = topics.SNAPSHOTS.full_name(self.prefix)
+        return [Output(name, wire.key, wire.value, [], partition) for wire in wires]
+
+    def row(self, topic: topics.Topic, value: ReferencePointer | ShardPlan | ModelState, key: str) -> Output:
+        """What stands under its key until the next one: no event, so nothing of when or by whom."""
+        headers: list[tuple[str, bytes | None]] = [
+            ("ce_type", value.event_type.encode()),
+            ("content-type", b"application/json"),
+        ]
+        return Output(topic.full_name(self.prefix), key.encode(), value.model_dump_json().encode(), headers)
 
     def event(self, event: OperationalEvent, time_ms: int) -> Output:
         return self._event(topics.EVENTS, event, f"{event.topic}-{event.partition}", time_ms, None)

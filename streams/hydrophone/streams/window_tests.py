@@ -66,10 +66,12 @@ class WindowTests:
 
     @property
     def is_full(self) -> bool:
-        return len(self._pending()) >= self._limit
+        if len(self._under_way) >= self._limit:  # asked for every record: look closer only where it may be so
+            self._drop_done()
+        return len(self._under_way) >= self._limit
 
     def __len__(self) -> int:
-        """Tests under way."""
+        """Tests under way. Safe from another thread."""
         return len(self._pending())
 
     def begin(self, closed: WindowClosed, span: Span) -> WindowTask:
@@ -83,13 +85,14 @@ class WindowTests:
             return self._judge.examine(question), time.monotonic() - started
 
         task = WindowTask(closed, span, now, self._threads.submit(test))
+        self._drop_done()
         self._under_way.append(task)
         return task
 
-    def wait(self, timeout_s: float = WAIT_S, *, for_all: bool = False) -> None:
-        """Until one test is done, or all are, or time is over."""
+    def wait(self, timeout_s: float = WAIT_S) -> None:
+        """Until one test is done, or time is over."""
         if pending := [task.future for task in self._pending()]:
-            wait(pending, timeout_s, return_when="ALL_COMPLETED" if for_all else "FIRST_COMPLETED")
+            wait(pending, timeout_s, return_when="FIRST_COMPLETED")
 
     def forget(self) -> None:
         """What has not begun never will; what is under way ends unheard."""
@@ -101,7 +104,8 @@ class WindowTests:
         self.forget()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    def _pending(self) -> deque[WindowTask]:
-        while self._under_way and self._under_way[0].done():
-            self._under_way.popleft()
-        return deque(task for task in self._under_way if not task.done())
+    def _pending(self) -> list[WindowTask]:
+        return [task for task in tuple(self._under_way) if not task.done()]
+
+    def _drop_done(self) -> None:
+        self._under_way = deque(self._pending())

@@ -21,7 +21,7 @@ from hydrophone.streams.frame_files import frame_paths, read_frames
 from hydrophone.streams.frame_writer import FrameWriter
 from hydrophone.streams.kafka.clients import reader
 from hydrophone.streams.kafka.messages import headers_of
-from hydrophone.streams.kafka.trouble import DENIED, Trouble, denied, explained
+from hydrophone.streams.kafka.trouble import Trouble, check_access, explained
 from hydrophone.streams.settings import load_settings
 
 __all__ = ["register", "show_score"]
@@ -173,8 +173,8 @@ def _known(consumer: Consumer, topic: str, where: str, trouble: Trouble) -> Topi
 
 
 def _check(error: KafkaError | None, topic: str) -> None:
-    if error is not None and error.name() in DENIED:
-        is_topic = error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED
-        raise denied(error, topic if is_topic else READER_GROUP)
-    if error is not None and error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  # documented constant
+    if error is None:
+        return
+    check_access(error, topic=topic, group=READER_GROUP)
+    if error.code() == KafkaError._ALL_BROKERS_DOWN:  # noqa: SLF001  # documented constant
         raise BrokerUnavailable(error.str())

@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -19,7 +19,7 @@ from hydrophone.schemas.score import WindowScore
 from hydrophone.streams import topics
 from hydrophone.streams.cli.console import err, out, progress
 from hydrophone.streams.cli.options import Bootstrap, Device, Json, KafkaProperty, Prefix, kafka_flags
-from hydrophone.streams.clock import now_ms
+from hydrophone.streams.clock import now_ms, utc_ms
 from hydrophone.streams.frame_files import frame_paths, read_frames
 from hydrophone.streams.score_files import read_scores
 from hydrophone.streams.settings import load_settings
@@ -309,12 +309,12 @@ def announce(
     """Say on the `references` topic which reference is in force, and from when."""
     from hydrophone.detectors import Reference
     from hydrophone.streams.kafka.delivery import send
-    from hydrophone.streams.outputs import Output
+    from hydrophone.streams.outputs import OutputTopics
 
     settings = load_settings(bootstrap=bootstrap, topic_prefix=prefix, window_ms=window_ms, **kafka_flags(kafka))
     loaded = Reference.load(directory, device="cpu")
     earliest = now_ms() + settings.window_ms + settings.lateness_ms
-    wanted = earliest if effective_from is None else int(effective_from.replace(tzinfo=UTC).timestamp() * 1000)
+    wanted = earliest if effective_from is None else utc_ms(effective_from)
     if wanted < earliest:
         raise ConfigurationError(
             f"`--effective-from` must be at least window + lateness from now ({earliest} ms UTC), or windows already "
@@ -327,10 +327,6 @@ def announce(
         sha256=loaded.id.sha256,
         effective_from_ms=wanted,
     )
-    topic = topics.REFERENCES.full_name(settings.topic_prefix)
-    headers: list[tuple[str, bytes | None]] = [
-        ("ce_type", pointer.event_type.encode()),
-        ("content-type", b"application/json"),
-    ]
-    send(settings.kafka_properties, Output(topic, pointer.key.encode(), pointer.model_dump_json().encode(), headers))
+    row = OutputTopics(settings.topic_prefix).row(topics.REFERENCES, pointer, pointer.key)
+    send(settings.kafka_properties, row)
     out.print(f"announced {pointer.key}, in force from {wanted} ms UTC", markup=False)

@@ -11,7 +11,7 @@ from hydrophone.schemas.operations import ShardPlan
 from hydrophone.streams import topics
 from hydrophone.streams.cli.console import out
 from hydrophone.streams.cli.options import Bootstrap, Json, KafkaProperty, Prefix, kafka_flags
-from hydrophone.streams.clock import now_ms
+from hydrophone.streams.clock import now_ms, utc_ms
 from hydrophone.streams.frame_sink import require_model
 from hydrophone.streams.settings import Settings, load_settings
 from hydrophone.streams.shards import first_instant
@@ -43,16 +43,11 @@ def set_(
     From its first plan on a model's windows are merged, and stay so: with one shard a window costs one record more.
     """
     from hydrophone.streams.kafka.delivery import send
-    from hydrophone.streams.outputs import Output
+    from hydrophone.streams.outputs import OutputTopics
 
     settings = _settings(bootstrap, prefix, kafka, window_ms=window_ms, lateness_ms=lateness_ms)
     plan = ShardPlan(model=require_model(model), shards=count, effective_from_ms=_instant(effective_from, settings))
-    headers: list[tuple[str, bytes | None]] = [
-        ("ce_type", plan.event_type.encode()),
-        ("content-type", b"application/json"),
-    ]
-    topic = topics.CONTROL.full_name(settings.topic_prefix)
-    send(settings.kafka_properties, Output(topic, plan.key.encode(), plan.model_dump_json().encode(), headers))
+    send(settings.kafka_properties, OutputTopics(settings.topic_prefix).row(topics.CONTROL, plan, plan.key))
     out.print(
         f"{model} has {count} shards from {plan.effective_from_ms} ms UTC; "
         f"publishers: shards={count}, shards_from_ms={plan.effective_from_ms}",
@@ -65,7 +60,7 @@ def _instant(wanted: datetime | None, settings: Settings) -> int:
     earliest = first_instant(now_ms(), settings.time_rules)
     if wanted is None:
         return earliest
-    instant = int(wanted.replace(tzinfo=UTC).timestamp() * 1000)
+    instant = utc_ms(wanted)
     if instant < earliest or instant % settings.window_ms:
         raise ConfigurationError(
             f"`--effective-from` must be a window's start, and the earliest that no open window can hold is "

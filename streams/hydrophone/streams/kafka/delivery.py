@@ -35,6 +35,9 @@ PERMANENT: Final = frozenset(
 )
 """What the broker will answer again, however often it is asked; so is what it denies."""
 
+FENCED: Final = frozenset({"_FENCED", "PRODUCER_FENCED"})
+"""Somebody else has the transactional id now: what the client found, and what the broker said."""
+
 BROKER_EXIT_CODE: Final = 4
 ANY_PARTITION: Final = -1
 """librdkafka's word for: let the partitioner choose."""
@@ -96,8 +99,7 @@ class ExactlyOnce:
             raise DeliveryFailed(f"the producer's queue is full: {error}") from error
 
     def _give_up(self, error: KafkaError, outputs: Sequence[Output]) -> None:
-        is_fenced = error.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED)  # noqa: SLF001  # documented
-        if is_fenced and self._is_named:
+        if error.name() in FENCED and self._is_named:
             raise Fenced(
                 f"transactional id `{self._id}` is in use by another process, or ran out while this one stood still: "
                 f"{error.str()}"
@@ -222,7 +224,7 @@ def _named(error: KafkaError, transactional_id: str) -> Exception:
     if error.name() in DENIED:
         return denied(error, transactional_id)
     what = f"transactional id `{transactional_id}` could not be initialised"
-    if error.code() in (KafkaError._FENCED, KafkaError.PRODUCER_FENCED):  # noqa: SLF001  # documented constants
+    if error.name() in FENCED:
         return Fenced(f"{what}: {error.str()}")
     return BrokerUnavailable(f"{what}: {error.str()}; is the broker reachable and does it support transactions?")
 

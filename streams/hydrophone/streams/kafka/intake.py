@@ -72,6 +72,6 @@ class Intake:
         self._is_held = False
 
     def drop(self, keys: Iterable[tuple[str, int]]) -> None:
-        """These partitions are no longer ours; should they come back, reading begins where it was committed."""
+        """Of these partitions nothing that was read is wanted: they are no longer ours, or are read again."""
         gone = set(keys)
         self._backlog = deque(m for m in self._backlog if (m.topic(), m.partition()) not in gone)

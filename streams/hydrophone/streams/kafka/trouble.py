@@ -8,7 +8,7 @@ from confluent_kafka import KafkaError
 
 from hydrophone.schemas.errors import BrokerUnavailable, ConfigurationError
 
-__all__ = ["DENIED", "UNREACHABLE", "Trouble", "denied", "explained", "refused_settings"]
+__all__ = ["DENIED", "UNREACHABLE", "Trouble", "check_access", "denied", "explained", "refused_settings"]
 
 UNREACHABLE: Final = frozenset(
     {"_ALL_BROKERS_DOWN", "_RESOLVE", "_TIMED_OUT", "_TRANSPORT", "NETWORK_EXCEPTION", "REQUEST_TIMED_OUT"}
@@ -68,6 +68,12 @@ def refused_settings(error: KafkaError) -> ConfigurationError:
     remedy = "; the files must be readable PEM and belong together, and `key_password` must open `key`"
     is_file = "ssl." in error.str()
     return ConfigurationError(f"the Kafka client refuses its settings: {error.str()}{remedy if is_file else ''}")
+
+
+def check_access(error: KafkaError, *, topic: str, group: str) -> None:
+    """Raise if a consumer of this topic in this group is told no."""
+    if error.name() in DENIED:
+        raise denied(error, topic if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED else group)
 
 
 def denied(error: KafkaError, name: str) -> ConfigurationError:
