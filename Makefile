@@ -73,7 +73,7 @@ bench-tap: setup ## what a tap costs the model
 bench-detection: setup ## power, level and benign change on Fashion-MNIST (hours; the first run trains and attacks)
 	$(BIN)/python -m benchmarks.detection
 
-bench-samples: setup ## verdicts on single rows beside the published tables (an hour; the first run makes the attacks)
+bench-samples: setup ## verdicts on single rows beside the published tables (minutes; the first run attacks three models, an hour)
 	$(TEST_ENV) $(BIN)/python -m benchmarks.samples $(ARGS)
 
 bench-stream: setup streams ## the stream side against other libraries, with and without its guarantees (half an hour)

@@ -150,6 +150,12 @@ def test_shards_change_no_score(broker: KraftBroker, topic_prefix: str, tmp_path
         merged = score.window.start_ms >= plans[0].effective_from_ms
         assert score.source is not None
         assert (len(score.source.parts) > 1) == merged, score.source
+    told_file = tmp_path / "scores.jsonl"
+    told_file.write_text("\n".join(score.model_dump_json() for score in scores))
+    times = ("--lateness-ms", 800, "--future-skew-ms", 500, "--expected-delay-ms", 300)
+    at = ("--bootstrap", bootstrap, "--prefix", sharded, "--reference", reference, "--device", "cpu")
+    replayed = cli("replay", told_file, "--topic-scan", *at, *times, folder=tmp_path, timeout_s=120)
+    assert replayed.returncode == 0, replayed.stdout + replayed.stderr
     (memory,) = {s.model_dump_json() for s in _memories(bootstrap, sharded)[-1:]}
     assert memory == _memories(bootstrap, plain)[-1].model_dump_json(), "alarms are decided by the same memory"
 

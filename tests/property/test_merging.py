@@ -13,17 +13,21 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from typing import Final
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.batch import Batch, BatchRules, batch_of
+from tests.support.events import window_score
 from tests.support.frames import frame_id
 
+from hydrophone.schemas.event import WindowBounds
 from hydrophone.schemas.frame import Frame, Heartbeat
 from hydrophone.schemas.identity import FramePriorities
 from hydrophone.schemas.operations import ShardPlan
+from hydrophone.schemas.score import Source
 from hydrophone.streams.checkpoint import Checkpoint, MergeCheckpoint
 from hydrophone.streams.contract import Contract
 from hydrophone.streams.effects import DeadLettered, Effect, RowsLate, SummaryClosed, TimePassed, WindowClosed
@@ -31,6 +35,7 @@ from hydrophone.streams.merging import MergeRules, MergeState, merge, merge_step
 from hydrophone.streams.partials import encode_marker, encode_summary
 from hydrophone.streams.processor import PartitionState, StreamRules, recover, step
 from hydrophone.streams.record import PartitionEnd, Record
+from hydrophone.streams.replay import rebuild
 from hydrophone.streams.shards import ShardPlans
 from hydrophone.streams.watermark import TimeRules
 
@@ -265,7 +270,31 @@ def rows_of(window: WindowClosed) -> list[tuple[str, int, float]]:
     return [(o.frame_id, o.row, float(values[i, 1])) for i, o in enumerate(window.sample.row_origins())]
 
 
-def assert_same_as_batch(told: Sequence[Effect], batch: Batch, plans: ShardPlans) -> None:
+def assert_rebuilt(window: WindowClosed, logs: list[list[Record]], rules: StreamRules) -> None:
+    """As `hydrophone replay --topic-scan` does: from the offsets that the score names, of each partition."""
+    first = window.parts[0]
+    source = Source(
+        topic="t",
+        partition=first.partition,
+        first_offset=first.first_offset,
+        close_offset=first.close_offset,
+        parts=window.parts,
+    )
+    bounds = WindowBounds(start_ms=window.start_ms, end_ms=window.end_ms)
+    score = window_score(start_ms=0, p_value=0.5).model_copy(
+        update={"model": window.model, "window": bounds, "source": source, "k": K}
+    )
+    scanned = [logs[part.partition][part.first_offset : part.close_offset] for part in window.parts]
+    again = rebuild(score, chain.from_iterable(scanned), rules, KEY)
+    assert again is not None
+    assert rows_of(again) == rows_of(window)
+    assert again.parts == window.parts
+    assert (again.counts.seen, again.counts.duplicate) == (window.counts.seen, window.counts.duplicate)
+
+
+def assert_same_as_batch(
+    told: Sequence[Effect], batch: Batch, plans: ShardPlans, logs: list[list[Record]] | None = None
+) -> None:
     windows = windows_of(told)
     assert windows.keys() == batch.windows.keys()
     for (model, start_ms), window in windows.items():
@@ -277,6 +306,8 @@ def assert_same_as_batch(told: Sequence[Effect], batch: Batch, plans: ShardPlans
             for identity in expected.sample(K)
         ]
         assert window.counts.tested == len(expected.sample(K))
+        if window.parts and logs:
+            assert_rebuilt(window, logs, rules_of(plans))
         if window.parts:
             assert {part.partition for part in window.parts} >= {p for *_, p, _ in expected.rows}
     late = [(e.record.partition, e.record.offset, e.rows) for e in told if isinstance(e, RowsLate)]
@@ -295,7 +326,7 @@ def test_any_crashes_and_plans_leave_what_a_batch_finds(
 
     told = run(logs, plans, script)
 
-    assert_same_as_batch(told, batch, plans)
+    assert_same_as_batch(told, batch, plans, logs)
 
 
 @settings(deadline=None, max_examples=150)

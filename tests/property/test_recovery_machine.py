@@ -1,11 +1,11 @@
 """Recovery is exact: a machine of several partitions and workers, driven into whatever hypothesis can think of.
 
 Rules append records (in order, out of order, late, from the future, repeated, poisoned, heartbeats), let workers read,
-commit, crash, be idle, lose partitions with or without a word, and announce references. A commit may fail, or happen
-without the worker knowing. The rules R1 to R3 and the claim of docs/decisions/0014-recovery-is-exact.md are asserted
-at every commit and every recovery (`tests/support/recovery.py`); in the end, when everything was read, what was told is
-what a batch over the logs computes, each thing exactly once, and every window is rebuilt by `replay` from the offsets
-it names.
+commit, take snapshots of windows, crash, be idle, lose partitions with or without a word, and announce references. A
+commit may fail, or happen without the worker knowing; snapshots may be lost. The rules R1 to R3 and the claim of
+docs/decisions/0014-recovery-is-exact.md are asserted at every commit and every recovery (`tests/support/recovery.py`);
+in the end, when everything was read, what was told is what a batch over the logs computes, each thing exactly once,
+and every window is rebuilt by `replay` from the offsets it names.
 
 HYDROPHONE_THOROUGH=1 (`make recovery`) runs sixty times as many examples.
 """
@@ -32,6 +32,7 @@ from hydrophone.streams.effects import WindowClosed
 from hydrophone.streams.processor import StreamRules
 from hydrophone.streams.record import Record
 from hydrophone.streams.replay import rebuild
+from hydrophone.streams.snapshots import SnapshotRules
 from hydrophone.streams.watermark import TimeRules
 
 KEY: Final = b"a secret of the test"
@@ -40,6 +41,7 @@ LATENESS_MS: Final = 12
 SKEW_MS: Final = 3
 IDLE_MS: Final = 5
 K: Final = 5
+SNAPSHOTS: Final = SnapshotRules(1, K, KEY, "the key's id")
 WIDTH: Final = 2
 PARTITIONS: Final = 2
 WORKERS: Final = 3
@@ -55,6 +57,9 @@ models = st.sampled_from(("a", "b", "stranger"))
 gaps = st.sampled_from((0, 1, 4, 4, 9))
 on_time = st.lists(st.integers(-6, SKEW_MS), min_size=1, max_size=4)
 whenever = st.lists(st.integers(-40, 4 * SKEW_MS), min_size=1, max_size=4)
+rooms = st.sampled_from((0, 1, 1, 1_000_000))
+"""For snapshots in one commit: none, one window's, all windows'."""
+
 faults = st.sampled_from(("garbage", "tombstone", "wrong key", "no layer", "wrong width", "nan", "negative"))
 
 
@@ -68,7 +73,7 @@ class Recovery(RuleBasedStateMachine):
         self.changes: dict[str, list[tuple[int, Mapping[str, int]]]] = {}
         self.batch_rules = BatchRules(WINDOW_MS, LATENESS_MS, SKEW_MS, K, KEY, KNOWN, self.changes)
         self.stream_rules = StreamRules(TIME, self.contract, FramePriorities(KEY), K)
-        self.workers = [Worker(number, self.broker, lambda: self.stream_rules) for number in range(WORKERS)]
+        self.workers = [Worker(number, self.broker, lambda: self.stream_rules, SNAPSHOTS) for number in range(WORKERS)]
 
     @initialize(owners=st.lists(workers, min_size=PARTITIONS, max_size=PARTITIONS))
     def join(self, owners: list[int]) -> None:
@@ -125,14 +130,17 @@ class Recovery(RuleBasedStateMachine):
         self.clock += ahead
         owner.be_idle(partition, self.clock)
 
-    @rule(partition=partitions, count=st.integers(0, 6))
-    def commit(self, partition: int, count: int) -> None:
-        self._owner(partition).read(partition, count)
-        self._commit(self.broker.owners[partition])
-
-    @rule(partition=partitions, happened=st.booleans())
-    def commit_with_an_unknown_outcome(self, partition: int, happened: bool) -> None:
+    @rule(partition=partitions, count=st.integers(0, 6), room=rooms)
+    def commit(self, partition: int, count: int, room: int) -> None:
         owner = self._owner(partition)
+        owner.read(partition, count)
+        owner.save(partition, room)
+        self._commit(owner.number)
+
+    @rule(partition=partitions, happened=st.booleans(), room=rooms)
+    def commit_with_an_unknown_outcome(self, partition: int, happened: bool, room: int) -> None:
+        owner = self._owner(partition)
+        owner.save(partition, room)
         if happened:
             self._commit(owner.number)
         owner.recover_all()
@@ -140,6 +148,15 @@ class Recovery(RuleBasedStateMachine):
     @rule(partition=partitions)
     def crash(self, partition: int) -> None:
         self._owner(partition).recover_all()
+
+    @precondition(lambda self: any(log.table for log in self.broker.logs))
+    @rule(partition=partitions, crashes=st.booleans())
+    def lose_the_snapshots(self, partition: int, crashes: bool) -> None:
+        """Somebody deleted the topic, and it was made anew; workers do not know."""
+        self.broker.logs[partition].table.clear()
+        self.broker.logs[partition].has_lost_snapshots = True
+        if crashes:
+            self._owner(partition).recover_all()
 
     # -- what the group does ------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from hydrophone.streams.checkpoint import Checkpoint
 from hydrophone.streams.effects import DeadLettered, Effect, RowsArrived, RowsLate, WindowClosed
 from hydrophone.streams.processor import Accounts, PartitionState, StreamRules, recover, step
 from hydrophone.streams.record import PartitionEnd, Record
+from hydrophone.streams.snapshots import SnapshotBook, SnapshotRules, Wire, taken_up
 
 __all__ = ["Broker", "Fenced", "Log", "Worker", "assert_balanced", "assert_same_as_batch", "identities"]
 
@@ -44,6 +45,11 @@ class Log:
 
     late_windows: set[tuple[str, int]] = field(default_factory=set)
 
+    table: dict[bytes, bytes] = field(default_factory=dict)
+    """The compacted topic of snapshots; records of transactions that were not committed never come here."""
+
+    has_lost_snapshots: bool = False
+
     def checkpoint(self, window_ms: int) -> Checkpoint | None:
         return Checkpoint.decode(self.text, window_ms=window_ms)
 
@@ -59,6 +65,8 @@ class Held:
     advances: list[tuple[int, int]] = field(default_factory=list)
     reported: Accounts = field(default_factory=Accounts)
     is_dirty: bool = False
+    book: SnapshotBook = field(default_factory=SnapshotBook)
+    wires: list[Wire] = field(default_factory=list)
 
 
 @dataclass
@@ -87,6 +95,11 @@ class Broker:
         log.offset, log.text = state.committable, state.checkpoint(self.window_ms).encode()
         now = log.checkpoint(self.window_ms)
         assert now is not None
+        assert len(log.text) <= 4_096
+        for wire in held.wires:
+            log.table.pop(wire.key, None)
+            if wire.value is not None:
+                log.table[wire.key] = wire.value
         self._assert_rules(log, held, before, now)
         log.told += held.waiting
         log.advances += held.advances
@@ -113,7 +126,7 @@ class Broker:
                 assert key not in log.late_windows, "R2: no row of a window is told late before the window is told"
         for window in held.state.windows.values():
             assert window.end_ms > reached, "R1: the watermark waits for windows to be told"
-            assert window.first_offset >= log.offset, "a replay begins at or before every open window"
+            assert window.resume_offset >= log.offset, "a replay begins at or before every open window"
         for effect in held.waiting:
             if isinstance(effect, RowsLate):
                 frame = Frame.decode(effect.record.value or b"")
@@ -129,6 +142,7 @@ class Worker:
     number: int
     broker: Broker
     rules: Callable[[], StreamRules]
+    snapshots: SnapshotRules
     generation: int = 0
     held: dict[int, Held] = field(default_factory=dict)
 
@@ -142,9 +156,11 @@ class Worker:
     def recover(self, number: int) -> None:
         log = self.broker.logs[number]
         checkpoint = log.checkpoint(self.broker.window_ms)
-        state = recover(TOPIC, number, log.offset, checkpoint)
+        found = taken_up(checkpoint, log.offset, lambda: log.table, self.snapshots, self.rules().contract)
+        assert not found.lost or log.has_lost_snapshots, "a snapshot that is counted on is whole"
+        state = recover(TOPIC, number, found.offset, checkpoint, found.windows)
         assert checkpoint is None or state.watermark_ms == checkpoint.watermark_ms, "R3: no other watermark is durable"
-        self.held[number] = Held(state, log.at_commit)
+        self.held[number] = Held(state, log.at_commit, book=SnapshotBook(found.written))
         self._assert_replayed(number)
 
     def read(self, number: int, count: int) -> int:
@@ -169,12 +185,22 @@ class Worker:
         if after is not None and after != before:
             held.advances.append((held.state.position, after))
 
+    def save(self, number: int, room: int) -> None:
+        """Take snapshots of windows that have fallen behind, of about `room` bytes."""
+        held = self.held[number]
+        if not room:
+            return
+        held.book.round_ms = -1
+        if wires := held.book.save(held.state, 0, self.snapshots, room):
+            held.wires += wires
+            held.is_dirty = True
+
     def commit(self) -> None:
         """Raises `Fenced`."""
         self.broker.transact(self)
         for held in self.held.values():
             if held.is_dirty:
-                held.waiting, held.advances, held.is_dirty = [], [], False
+                held.waiting, held.wires, held.advances, held.is_dirty = [], [], [], False
                 held.reported = Accounts(**asdict(held.state.accounts))
 
     def _step(self, held: Held, event: Record | PartitionEnd, now_ms: int) -> Sequence[Effect]:
@@ -186,6 +212,9 @@ class Worker:
             assert not effects, "what was processed before a restart causes nothing again"
         assert_balanced(held.state.accounts)
         held.waiting += effects
+        for effect in effects:
+            if isinstance(effect, WindowClosed):
+                held.wires += held.book.forget((effect.start_ms, effect.model))
         return effects
 
     def _assert_replayed(self, number: int) -> None:

@@ -10,7 +10,9 @@ from hydrophone.schemas.event import Event, Sha256, Value, event_id
 __all__ = ["DeadLetter", "ModelState", "OperationalEvent", "ReferencePointer", "ShardPlan", "operational_event"]
 
 
-OperationalKind = Literal["log_gap", "model_on_two_partitions", "reference_unloadable", "unplanned_shard"]
+OperationalKind = Literal[
+    "log_gap", "model_on_two_partitions", "reference_unloadable", "snapshot_lost", "unplanned_shard"
+]
 
 
 class DeadLetter(Value):

@@ -14,6 +14,7 @@ from hydrophone.schemas.incidents import Finding, Incident
 from hydrophone.schemas.operations import DeadLetter, ModelState, OperationalEvent, ReferencePointer, ShardPlan
 from hydrophone.schemas.partials import SummaryChunk, WatermarkMarker
 from hydrophone.schemas.score import WindowScore
+from hydrophone.schemas.snapshots import WindowSnapshot
 from hydrophone.schemas.verdict import FrameVerdicts
 
 __all__ = ["json_schemas", "write"]
@@ -30,6 +31,7 @@ PUBLISHED: Final[Mapping[str, type[BaseModel]]] = {
     "reference.v1": ReferencePointer,
     "score.v1": WindowScore,
     "shards.v1": ShardPlan,
+    "snapshot.v1": WindowSnapshot,
     "state.v1": ModelState,
     "summary.v1": SummaryChunk,
     "suppress.v1": Suppress,

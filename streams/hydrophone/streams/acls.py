@@ -26,7 +26,14 @@ ROLES: Final[tuple[Role, ...]] = ("publisher", "processor", "subscriber", "recor
 Resource = Literal["topic", "group", "transactional_id"]
 Operation = Literal["Read", "Write", "Create", "Describe", "DescribeConfigs"]
 
-READ_BY_PROCESSOR: Final = (topics.ACTIVATIONS, topics.REFERENCES, topics.STATE, topics.PARTIALS, topics.CONTROL)
+READ_BY_PROCESSOR: Final = (
+    topics.ACTIVATIONS,
+    topics.REFERENCES,
+    topics.STATE,
+    topics.PARTIALS,
+    topics.SNAPSHOTS,
+    topics.CONTROL,
+)
 WRITTEN_BY_PROCESSOR: Final = (
     topics.SCORES,
     topics.VERDICTS,
@@ -36,6 +43,7 @@ WRITTEN_BY_PROCESSOR: Final = (
     topics.DEADLETTER,
     topics.STATE,
     topics.PARTIALS,
+    topics.SNAPSHOTS,
 )
 READ_BY_SUBSCRIBER: Final = (topics.SCORES, topics.VERDICTS, topics.ALERTS, topics.EVENTS)
 

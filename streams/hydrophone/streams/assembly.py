@@ -16,6 +16,7 @@ from hydrophone.streams.kafka import clients
 from hydrophone.streams.kafka.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from hydrophone.streams.kafka.groups import GroupProtocol, choose_protocol, membership
 from hydrophone.streams.kafka.reading import Reads
+from hydrophone.streams.kafka.recovery import TableTopics
 from hydrophone.streams.kafka.references import ReferenceFeed
 from hydrophone.streams.kafka.shard_plans import ShardPlanFeed
 from hydrophone.streams.kafka.tables import TableReader
@@ -25,6 +26,7 @@ from hydrophone.streams.ownership import Stages
 from hydrophone.streams.processor import StreamRules
 from hydrophone.streams.runtime import Runtime
 from hydrophone.streams.settings import Settings
+from hydrophone.streams.snapshots import SnapshotRules
 from hydrophone.streams.telemetry import Telemetry
 from hydrophone.streams.verdicts import SampleJudge
 from hydrophone.streams.window_tests import LoadRule, WindowTests
@@ -67,6 +69,7 @@ def build_runtime(settings: Settings) -> Runtime:
         ),
         delivery=delivery,
         tables=TableReader(kafka),
+        glances=TableReader(kafka, timeout_s=1),
         references=feed,
         shards=shards,
         reads=Reads(
@@ -76,7 +79,9 @@ def build_runtime(settings: Settings) -> Runtime:
             windows=settings.stage != "merge",
             merging=settings.stage != "windows",
         ),
-        state_topic=topics.STATE.full_name(settings.topic_prefix),
+        tables_of=TableTopics(
+            topics.STATE.full_name(settings.topic_prefix), topics.SNAPSHOTS.full_name(settings.topic_prefix)
+        ),
         outputs=outputs,
         stages=Stages(
             StreamRules(
@@ -88,6 +93,9 @@ def build_runtime(settings: Settings) -> Runtime:
                 shards.plans,
             ),
             MergeRules(settings.window_ms, settings.sampling_key_bytes, settings.k),
+        ),
+        snapshots=SnapshotRules(
+            settings.snapshots_ms, settings.k, settings.sampling_key_bytes, settings.sampling_key_id
         ),
         judge=judge,
         tests=WindowTests(

@@ -6,13 +6,13 @@ the `state` topic.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol, TypeVar
 
 from hydrophone.schemas.errors import ConfigurationError
 
-__all__ = ["Checkpoint", "MergeCheckpoint", "Pending"]
+__all__ = ["Checkpoint", "MergeCheckpoint", "Pending", "Snapshots"]
 
 LIMIT: Final = 3_500
 """Characters; brokers refuse more than 4,096 by default (`offset.metadata.max.bytes`)."""
@@ -28,6 +28,14 @@ class Pending(NamedTuple):
     rejected: int = 0
 
 
+class Snapshots(NamedTuple):
+    """The committed offset counts on these snapshots of open windows; without them a replay begins at `replay_from`."""
+
+    windows: int
+    digest: str
+    replay_from: int
+
+
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
     """The partition was processed up to `position`; the committed offset is where a replay begins, at or before it."""
@@ -36,23 +44,34 @@ class Checkpoint:
     watermark_ms: int | None
     position: int
     pending: Mapping[str, Pending] = field(default_factory=dict)
+    snapshots: Snapshots | None = None
 
     def encode(self) -> str:
-        """At most `LIMIT` characters: with very many models with pending counts, those are left out."""
-        fields = {"v": 1, "s": self.window_ms, "w": self.watermark_ms, "p": self.position}
+        """At most `LIMIT` characters: with very many models with pending counts, those are left out.
+
+        The version is 2 where snapshots are counted on: who does not know of them must not read on from there.
+        """
+        fields: dict[str, Any] = {"v": 1, "s": self.window_ms, "w": self.watermark_ms, "p": self.position}
+        if self.snapshots is not None:
+            fields |= {"v": 2, "h": self.snapshots}
         text = json.dumps(fields | ({"n": dict(self.pending)} if self.pending else {}), separators=SHORT)
         return text if len(text) <= LIMIT else json.dumps(fields, separators=SHORT)
 
     @classmethod
     def decode(cls, text: str | None, *, window_ms: int) -> "Checkpoint | None":
         """None where nothing was written. Raises `ConfigurationError`: another program's, or another window length."""
-        return _decoded(text, window_ms, cls._of)
+        return _decoded(text, window_ms, cls._of, versions=(1, 2))
 
     @classmethod
     def _of(cls, fields: dict[str, Any]) -> "Checkpoint":
         pending = {model: Pending(*map(int, counts)) for model, counts in fields.get("n", {}).items()}
-        watermark = fields["w"]
-        return cls(int(fields["s"]), None if watermark is None else int(watermark), int(fields["p"]), pending)
+        watermark, snapshots = fields["w"], None
+        if fields["v"] == 2:
+            windows, digest, replay_from = fields["h"]
+            snapshots = Snapshots(int(windows), str(digest), int(replay_from))
+        return cls(
+            int(fields["s"]), None if watermark is None else int(watermark), int(fields["p"]), pending, snapshots
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +116,14 @@ class _Sized(Protocol):
 C = TypeVar("C", bound=_Sized)
 
 
-def _decoded(text: str | None, window_ms: int, build: Callable[[dict[str, Any]], C]) -> C | None:
+def _decoded(
+    text: str | None, window_ms: int, build: Callable[[dict[str, Any]], C], versions: Container[int] = (1,)
+) -> C | None:
     if not text:
         return None
     try:
         fields = json.loads(text)
-        if fields["v"] != 1:
+        if fields["v"] not in versions:
             raise ValueError(f"version {fields['v']}")
         found = build(fields)
     except (ArithmeticError, AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:

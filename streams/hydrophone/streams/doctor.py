@@ -148,7 +148,11 @@ def _retention(settings: Settings, found: dict[str, TopicDescription]) -> Findin
     for topic in (topics.ACTIVATIONS, topics.PARTIALS):
         kept[topic.name] = int(found[topic.full_name(settings.topic_prefix)].configs.get("retention.ms", "-1"))
         fault = topics.retention_fault(
-            kept[topic.name], window_ms=settings.window_ms, lateness_ms=settings.lateness_ms, topic=topic
+            kept[topic.name],
+            window_ms=settings.window_ms,
+            lateness_ms=settings.lateness_ms,
+            snapshot_ms=settings.snapshots_ms if topic is topics.ACTIVATIONS else 0,
+            topic=topic,
         )
         if fault is not None:
             return Finding("retention", "broken", fault, "raise retention.ms of the topic")

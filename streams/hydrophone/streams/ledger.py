@@ -44,6 +44,7 @@ class Place(NamedTuple):
 class _Entry(Generic[T]):
     items: list[Output | T] = field(default_factory=list)
     place: Place | None = None
+    size: int = 0
 
     @property
     def is_under_way(self) -> bool:
@@ -55,6 +56,7 @@ class _Entry(Generic[T]):
         for item in self.items:
             concluded += [item] if isinstance(item, Output) else finish(item)
         self.items = concluded
+        self.size = sum(item.size for item in concluded if isinstance(item, Output))
 
 
 class Due(NamedTuple):
@@ -75,6 +77,7 @@ class Ledger(Generic[T]):
 
     def add(self, *outputs: Output) -> None:
         self._open.items += outputs
+        self._open.size += sum(output.size for output in outputs)
 
     def await_task(self, task: T) -> None:
         """Its outputs will stand here. The entry must be sealed before anything else is read."""
@@ -85,6 +88,11 @@ class Ledger(Generic[T]):
         self._open.place = place
         self._sealed.append(self._open)
         self._open = _Entry()
+
+    @property
+    def size(self) -> int:
+        """Bytes of the outputs that wait here."""
+        return self._open.size + sum(entry.size for entry in self._sealed)
 
     @property
     def has_outputs(self) -> bool:

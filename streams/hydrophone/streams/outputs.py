@@ -1,7 +1,7 @@
 """Effects and judgements as records to produce: topic, key, value, headers. Pure; nothing is sent here."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Final
@@ -15,6 +15,7 @@ from hydrophone.streams.effects import DeadLettered, RowsLate, SummaryClosed, Ti
 from hydrophone.streams.judge import Judgement
 from hydrophone.streams.partials import encode_marker, encode_summary
 from hydrophone.streams.record import Record
+from hydrophone.streams.snapshots import Wire
 
 __all__ = ["Output", "OutputTopics"]
 
@@ -48,6 +49,12 @@ class Output:
     headers: list[tuple[str, bytes | None]]
     partition: int | None = None
     is_memory: bool = False
+
+    @property
+    def size(self) -> int:
+        """Bytes that it holds."""
+        headers = sum(len(name) + len(value or b"") for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + headers
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +108,10 @@ class OutputTopics:
         name = topics.PARTIALS.full_name(self.prefix)
         key, value, headers = encode_marker(effect, partitions)
         return [Output(name, key, value, headers, number) for number in range(partitions)]
+
+    def snapshots(self, wires: Iterable[Wire], partition: int) -> list[Output]:
+        name = topics.SNAPSHOTS.full_name(self.prefix)
+        return [Output(name, wire.key, wire.value, [], partition) for wire in wires]
 
     def row(self, topic: topics.Topic, value: ReferencePointer | ShardPlan | ModelState, key: str) -> Output:
         """What stands under its key until the next one: no event, so nothing of when or by whom."""

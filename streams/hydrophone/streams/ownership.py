@@ -10,6 +10,7 @@ from hydrophone.streams.ledger import Ledger, Place
 from hydrophone.streams.merging import MergeRules, MergeState, merge_step
 from hydrophone.streams.processor import PartitionState, StreamRules, step
 from hydrophone.streams.record import PartitionEnd, Record
+from hydrophone.streams.snapshots import SnapshotBook, SnapshotRules, Wire
 from hydrophone.streams.window_tests import WindowTask
 
 __all__ = ["Key", "OwnedPartition", "Stages"]
@@ -45,6 +46,7 @@ class OwnedPartition:
     known: set[str] = field(default_factory=set)
     active_ms: int = 0
     reported: dict[str, int] = field(default_factory=dict)
+    book: SnapshotBook = field(default_factory=SnapshotBook)
 
     @property
     def key(self) -> Key:
@@ -63,6 +65,12 @@ class OwnedPartition:
         else:
             effects = []
         return effects
+
+    def save(self, now_ms: int, rules: SnapshotRules) -> list[Wire]:
+        """Snapshots that are due. Not while a window is under test: what waits behind it waits in memory."""
+        if isinstance(self.state, MergeState) or any(isinstance(t, WindowTask) for t in self.ledger.under_way()):
+            return []
+        return self.book.save(self.state, now_ms, rules)
 
     def place(self, window_ms: int) -> Place:
         """Where to go on from, were everything up to here committed now."""

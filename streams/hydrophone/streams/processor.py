@@ -14,6 +14,7 @@ window, and `merging.py` makes the window of the summaries.
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,7 @@ from hydrophone.schemas.errors import FrameInvalid, RecordRejected
 from hydrophone.schemas.frame import Frame, Heartbeat, decode
 from hydrophone.schemas.identity import FramePriorities
 from hydrophone.schemas.signature import Verify
-from hydrophone.streams.checkpoint import Checkpoint, Pending
+from hydrophone.streams.checkpoint import Checkpoint, Pending, Snapshots
 from hydrophone.streams.contract import Contract
 from hydrophone.streams.effects import DeadLettered, Effect, RowsArrived, RowsLate, SummaryClosed, TimePassed
 from hydrophone.streams.partials import check_rows
@@ -30,7 +31,7 @@ from hydrophone.streams.record import UNREADABLE_HEADERS, PartitionEnd, Record
 from hydrophone.streams.sampling import BottomK
 from hydrophone.streams.shards import SHARD_MARK, ShardPlans
 from hydrophone.streams.watermark import TimeRules
-from hydrophone.streams.windows import OpenWindow, window_start
+from hydrophone.streams.windows import OpenWindow, snapshot_digest, window_start
 
 __all__ = ["Accounts", "PartitionState", "StreamRules", "recover", "step"]
 
@@ -91,24 +92,46 @@ class PartitionState:
 
     @property
     def committable(self) -> int:
-        """Where a replay must begin: the first record of the oldest open window."""
-        return min((window.first_offset for window in self.windows.values()), default=self.position)
+        """Where a replay must begin: the first record of the oldest open window, or what its snapshot does not cover.
+
+        A window may be covered further than a replay has come; those that it has yet to rebuild begin at its place.
+        """
+        return min([self.position, *(window.resume_offset for window in self.windows.values())])
 
     def checkpoint(self, window_ms: int) -> Checkpoint:
         position = max(self.position, self.replay_until)
-        return Checkpoint(window_ms, self.watermark_ms, position, dict(self.pending))
+        return Checkpoint(window_ms, self.watermark_ms, position, dict(self.pending), self._snapshots())
+
+    def _snapshots(self) -> Snapshots | None:
+        covered = [window for window in self.windows.values() if window.covered_until]
+        if not covered:
+            return None
+        first = min(window.first_offset for window in self.windows.values())
+        return Snapshots(len(covered), snapshot_digest(covered), min(self.position, first))
 
     def totals(self) -> dict[str, int]:
         """The accounts by name."""
         return asdict(self.accounts)
 
 
-def recover(topic: str, partition: int, offset: int, checkpoint: Checkpoint | None) -> PartitionState:
-    """The state to go on with from a committed offset: empty windows, to be refilled by reading on."""
+def recover(
+    topic: str,
+    partition: int,
+    offset: int,
+    checkpoint: Checkpoint | None,
+    windows: Mapping[tuple[int, str], OpenWindow] = MappingProxyType({}),
+) -> PartitionState:
+    """The state to go on with from a committed offset: windows of snapshots alone; reading on brings the rest."""
     if checkpoint is None:
         return PartitionState(topic, partition, offset, offset)
     return PartitionState(
-        topic, partition, offset, checkpoint.position, checkpoint.watermark_ms, pending=dict(checkpoint.pending)
+        topic,
+        partition,
+        offset,
+        checkpoint.position,
+        checkpoint.watermark_ms,
+        dict(windows),
+        dict(checkpoint.pending),
     )
 
 
@@ -177,7 +200,8 @@ def _take_frame(
     contracts = {start: _contract(state, frame, start, rules) for start in parts}
     frontier = state.watermark_ms
     open_parts = {s: rows for s, rows in parts.items() if frontier is None or s + size > frontier}
-    new_parts = _new_parts(state, frame, open_parts)
+    to_fill = _uncovered(state, frame, open_parts, record.offset)
+    new_parts = _new_parts(state, frame, to_fill)
     if open_parts and not new_parts:
         state.accounts.duplicate += is_new
         return []
@@ -288,6 +312,14 @@ class _Times:
         return latest if latest >= 0 else None
 
 
+def _uncovered(state: PartitionState, frame: Frame, parts: Parts, offset: int) -> Parts:
+    """Without the windows whose snapshot holds this record: only a replay comes by it again."""
+    if offset >= state.replay_until:
+        return parts
+    windows = {start: state.windows.get((start, frame.model)) for start in parts}
+    return {s: rows for s, rows in parts.items() if (w := windows[s]) is None or offset >= w.covered_until}
+
+
 def _new_parts(state: PartitionState, frame: Frame, parts: Parts) -> Parts:
     """The open windows that have not counted this frame; the others note that it came again.
 
@@ -348,7 +380,7 @@ def _add(window: OpenWindow, record: Record, view: _View, rows: NDArray[np.intp]
     if good is not None:
         rows = np.flatnonzero(good) if rows is None else rows[good[rows]]
     kept = len(frame) if rows is None else rows.size
-    window.frame_ids.add(frame.frame_id)
+    window.frame_ids[frame.frame_id] = None
     window.seen += kept
     window.rejected += offered - kept
     window.ignored_tensors += view.ignored

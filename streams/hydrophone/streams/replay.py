@@ -5,26 +5,30 @@ Why a scan of the records `[first_offset, close_offset)` rebuilds a window witho
 takes rows while the watermark is before its end, and it closes at `close_offset`, with the first record or silence that
 moves the watermark there. So no row of it was late before, and none lies before `first_offset`, its first record. What
 is left to decide about a row does not depend on the watermark (quarantined, rejected, refused), nor on other windows:
-each knows by itself which frames it has counted. `step` itself decides all that, over the model's own records: they
+each knows by itself which frames it has counted. A merged window is made of its partitions' parts, each of which closes
+where its own partition's time passes. `step` itself decides all that, over the model's own records: they
 alone can fill the window, and with fewer records than the processor saw the watermark is never ahead of what it was, so
 that the window is not closed too early.
 """
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from typing import Any, Final, Literal
 
 from hydrophone.detectors import Reference
 from hydrophone.schemas.errors import ConfigurationError
 from hydrophone.schemas.frame import Frame
 from hydrophone.schemas.identity import FramePriorities
-from hydrophone.schemas.score import Source, Suspect, WindowScore
+from hydrophone.schemas.score import Source, SourcePart, Suspect, WindowScore
 from hydrophone.streams.catalog import ReferenceCatalog
 from hydrophone.streams.contract import Contract
-from hydrophone.streams.effects import WindowClosed
+from hydrophone.streams.effects import Effect, SummaryClosed, WindowClosed
 from hydrophone.streams.judge import Judge, SampleRules
+from hydrophone.streams.merging import MergeRules, merge
 from hydrophone.streams.processor import PartitionState, StreamRules, step
 from hydrophone.streams.record import PartitionEnd, Record
+from hydrophone.streams.shards import SHARD_MARK, ShardPlans
 from hydrophone.streams.watermark import TimeRules
 
 __all__ = [
@@ -34,6 +38,7 @@ __all__ = [
     "compare",
     "from_evidence",
     "judge_again",
+    "parts_of",
     "rebuild",
     "replay_scan",
     "scan_rules",
@@ -101,18 +106,24 @@ def compare(score: WindowScore, again: WindowScore) -> tuple[Check, ...]:
 def _places(score: WindowScore, closed: WindowClosed) -> tuple[Check, ...]:
     """What only a scan can tell. Counts of rows in no window (late, quarantined) are not of one window."""
     source, then, now = source_of(score), score.counts, closed.counts
+    ranges = [(part.partition, part.first_offset, part.close_offset) for part in parts_of(source)]
+    again = [(part.partition, part.first_offset, part.close_offset) for part in closed.parts]
     return (
-        _equal("offsets", [source.first_offset, source.close_offset], [closed.first_offset, closed.close_offset]),
+        _equal("offsets", ranges, again or [(closed.partition, closed.first_offset, closed.close_offset)]),
         _equal("duplicate records", then.duplicate, now.duplicate),
         _equal("ignored tensors", then.ignored_tensors, now.ignored_tensors),
     )
 
 
 def replay_scan(
-    score: WindowScore, records: Iterable[Record], rules: StreamRules, reference: Reference | None
+    score: WindowScore,
+    records: Iterable[Record],
+    rules: StreamRules,
+    reference: Reference | None,
+    sampling_key: bytes = b"",
 ) -> Replayed:
-    """The score against its window as the records between its offsets have it."""
-    closed = rebuild(score, records, rules)
+    """The score against its window as the records between its offsets have it. `sampling_key` is for merged windows."""
+    closed = rebuild(score, records, rules, sampling_key)
     if closed is None:
         return Replayed(score, "topic", (_equal("rows seen", score.counts.seen, 0),))
     checks = compare(score, judge_again(score, closed, reference))
@@ -125,11 +136,14 @@ def source_of(score: WindowScore) -> Source:
         raise ConfigurationError(
             f"score `{score.id}` was made from files and names no place in a topic; score the files again"
         )
-    if score.source.parts:
-        raise ConfigurationError(
-            f"score `{score.id}` was merged from several partitions; only its evidence can be replayed"
-        )
     return score.source
+
+
+def parts_of(source: Source) -> tuple[SourcePart, ...]:
+    """The ranges of records that the window was made of; of one that was not merged there is one."""
+    return source.parts or (
+        SourcePart(partition=source.partition, first_offset=source.first_offset, close_offset=source.close_offset),
+    )
 
 
 def from_evidence(score: WindowScore, rows: Frame | None) -> WindowClosed:
@@ -163,7 +177,12 @@ def judge_again(score: WindowScore, closed: WindowClosed, reference: Reference |
 
 
 def scan_rules(
-    score: WindowScore, time: TimeRules, key: bytes, own: Contract | None, catalog: ReferenceCatalog | None
+    score: WindowScore,
+    time: TimeRules,
+    key: bytes,
+    own: Contract | None,
+    catalog: ReferenceCatalog | None,
+    plans: ShardPlans | None = None,
 ) -> StreamRules:
     """The processor's rules with the score's window and k. Its window has the contract of its own reference; so have
     the model's other windows, unless a catalog knows what was announced for them."""
@@ -180,24 +199,54 @@ def scan_rules(
         return own if catalog is None else catalog.contract(model, window_start_ms)
 
     length = score.window.end_ms - start
-    return StreamRules(replace(time, window_ms=length), contract, FramePriorities(key), score.k)
+    if source_of(score).parts and (plans is None or not plans.is_merged(score.model, start)):
+        raise ConfigurationError(
+            f"score `{score.id}` was merged from several partitions and `control` has no plan that says so; look at "
+            "`--bootstrap` and `--prefix`, or replay from the score's evidence"
+        )
+    shards = plans if plans is not None and source_of(score).parts else ShardPlans()
+    return StreamRules(replace(time, window_ms=length), contract, FramePriorities(key), score.k, shards=shards)
 
 
-def rebuild(score: WindowScore, records: Iterable[Record], rules: StreamRules) -> WindowClosed | None:
-    """The score's window from the records between its offsets; None where no row of it is there."""
+def rebuild(
+    score: WindowScore, records: Iterable[Record], rules: StreamRules, sampling_key: bytes = b""
+) -> WindowClosed | None:
+    """The score's window from the records between its offsets, one partition's after another's; None where no row of it
+    is there."""
     source, window = source_of(score), score.window
-    state = PartitionState(source.topic, source.partition, position=source.first_offset)
+    parts = {part.partition: part for part in parts_of(source)}
+    found = [_part_of(score, parts[number], of_one, rules) for number, of_one in groupby(records, _partition)]
+    closed = [part for part in found if part is not None]
+    if not source.parts or not closed:
+        return closed[0] if closed else None
+    return merge(closed, MergeRules(window.end_ms - window.start_ms, sampling_key, rules.k))
+
+
+def _partition(record: Record) -> int:
+    return record.partition
+
+
+def _part_of(
+    score: WindowScore, part: SourcePart, records: Iterable[Record], rules: StreamRules
+) -> WindowClosed | None:
+    """What one partition has of the window."""
+    place = (score.model, score.window.start_ms)
+    state = PartitionState(source_of(score).topic, part.partition, position=part.first_offset)
     for record in records:
-        if record.key != score.model.encode():
+        if (record.key or b"").partition(SHARD_MARK.encode())[0] != score.model.encode():
             continue
         state, effects = step(state, record, 0, rules)
-        for effect in effects:
-            if isinstance(effect, WindowClosed) and (effect.model, effect.start_ms) == (score.model, window.start_ms):
-                return effect
-    state.position = source.close_offset
-    state, effects = step(state, PartitionEnd(source.partition), _when_it_closes(window.end_ms, rules.time), rules)
-    closed = [effect for effect in effects if isinstance(effect, WindowClosed)]
-    return next((w for w in closed if (w.model, w.start_ms) == (score.model, window.start_ms)), None)
+        if (closed := _closed(effects, place)) is not None:
+            return closed
+    state.position = part.close_offset
+    end = PartitionEnd(part.partition)
+    state, effects = step(state, end, _when_it_closes(score.window.end_ms, rules.time), rules)
+    return _closed(effects, place)
+
+
+def _closed(effects: Iterable[Effect], place: tuple[str, int]) -> WindowClosed | None:
+    windows = [e.summary if isinstance(e, SummaryClosed) else e for e in effects]
+    return next((w for w in windows if isinstance(w, WindowClosed) and (w.model, w.start_ms) == place), None)
 
 
 def _when_it_closes(end_ms: int, time: TimeRules) -> int:

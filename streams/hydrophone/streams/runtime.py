@@ -34,7 +34,7 @@ from hydrophone.streams.kafka.groups import is_instance_taken
 from hydrophone.streams.kafka.intake import Intake
 from hydrophone.streams.kafka.messages import headers_of
 from hydrophone.streams.kafka.reading import Reads, TopicWatch, key_of
-from hydrophone.streams.kafka.recovery import Recovery
+from hydrophone.streams.kafka.recovery import Recovery, TableTopics
 from hydrophone.streams.kafka.references import ReferenceFeed
 from hydrophone.streams.kafka.shard_plans import ShardPlanFeed
 from hydrophone.streams.kafka.tables import TableReader
@@ -45,6 +45,7 @@ from hydrophone.streams.outputs import Output, OutputTopics
 from hydrophone.streams.ownership import Key, OwnedPartition, Stages
 from hydrophone.streams.record import PartitionEnd, Record
 from hydrophone.streams.shards import SHARD_MARK
+from hydrophone.streams.snapshots import SnapshotRules
 from hydrophone.streams.telemetry import Telemetry, traceparent_of
 from hydrophone.streams.telling import Untold, tell, tell_accounts, tell_verdicts
 from hydrophone.streams.verdicts import JudgedFrames
@@ -64,13 +65,17 @@ DRAIN_S: Final = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Cadence:
-    """How much is read at once and how often it is committed. Scores are committed as soon as their tests are done."""
+    """How much is read at once and how often it is committed. Scores are committed as soon as their tests are done.
+
+    At `waiting_bytes` of outputs, which may wait behind a test, nothing more is read.
+    """
 
     batch: int = 500
     wait_ms: int = 50
     wait_testing_ms: int = 5
     commit_ms: int = 200
     position_commit_ms: int = 1_000
+    waiting_bytes: int = 64 * 1024 * 1024
     references_ms: int = 1_000
 
 
@@ -83,10 +88,12 @@ class Runtime:
         consumer: Consumer,
         delivery: Delivery,
         tables: TableReader,
+        glances: TableReader,
         references: ReferenceFeed | None,
         shards: ShardPlanFeed | None,
         reads: Reads,
-        state_topic: str,
+        tables_of: TableTopics,
+        snapshots: SnapshotRules,
         outputs: OutputTopics,
         stages: Stages,
         judge: Judge,
@@ -98,6 +105,7 @@ class Runtime:
         group: str = "",
     ) -> None:
         self._consumer, self._delivery, self._tables, self._references = consumer, delivery, tables, references
+        self._glances = glances
         self._shards, self._reads = shards, reads
         self._topic, self._outputs, self._stages, self._judge = reads.activations, outputs, stages, judge
         self._window_ms = stages.windows.time.window_ms
@@ -108,20 +116,22 @@ class Runtime:
             consumer,
             tables,
             partials=reads.partials,
-            state_topic=state_topic,
-            window_ms=self._window_ms,
+            tables_of=tables_of,
+            snapshots=snapshots,
+            windows=stages.windows,
             stopping=self._stopping,
         )
         self._partitions: dict[Key, OwnedPartition] = {}
         self._subscribed: list[str] = []
         self._intake = Intake(consumer, batch=cadence.batch)
-        self._group = group
+        self._group, self._snapshots = group, snapshots
         self._untold: list[Untold] = []
         self._untold_verdicts: list[JudgedFrames] = []
         self._committed_ms = self._references_ms = 0
         self._misplaced = Misplaced(reads.activations)
         self._watch = TopicWatch(consumer, reads.activations)
-        self._has_rewound = False
+        self._has_rewound = self._is_over = False
+        self._came: set[Key] = set()
         self._failures = 0
         telemetry.observe_lag(partial(self._lags, reads.activations), partial(self._lags, reads.partials))
         telemetry.observe_tests(lambda: len(tests))
@@ -166,24 +176,31 @@ class Runtime:
         """Leave the group; what is not committed is somebody else's to do again."""
         with ExitStack() as stack:  # all of them, whichever fails; the consumer first
             beside = (self._tests, self._arrivals)
-            for part in (self._references, self._shards, self._tables, self._delivery, *beside, self._consumer):
+            for part in (self._references, self._shards, self._tables, self._glances, self._delivery, *beside):
                 if part is not None:
                     stack.callback(part.close)
+            stack.callback(self._consumer.close)
 
     def turn(self) -> int:
         """One batch: read, decide, perform, commit what is due. Gives how many messages were handled."""
         self._has_rewound = False
+        self._came.clear()
         self._read()
         if self._has_rewound:  # by a rebalance in there: part of what came may be from after the seek
             self._intake.clear()
-            self._seek_to_positions()
+            self._seek_to_positions(self._partitions)
             return 0
+        if self._came:  # in there, and perhaps back: part of what came of them may be from before they went
+            self._intake.drop(self._came)
+            self._seek_to_positions(self._came)
         now_ms = self._clock()
         handled = self._handle_backlog(now_ms)
         if not handled:
             self._watch.look(now_ms)
         self._follow_announcements(now_ms)
         self._let_time_pass(now_ms)
+        self._save_windows(now_ms)
+        self._look_for_other_halves(now_ms)
         self._commit_if_due(now_ms)
         return handled
 
@@ -191,11 +208,9 @@ class Runtime:
 
     def _read(self) -> None:
         """Always poll, or the group would give our partitions away; while tests cannot keep pace, take nothing in."""
-        if self._tests.is_full:
-            self._tests.wait()
-        elif self._arrivals.is_full:
-            self._arrivals.wait()
-        if self._intake or self._is_full:
+        if self._is_full():  # for what holds reading up: rows are judged in a moment, a test may take long
+            (self._arrivals if self._arrivals.is_full or not len(self._tests) else self._tests).wait()
+        if self._intake or self._is_full():
             self._intake.hold(self._unblocked())
             self._intake.poll(0)
         else:
@@ -205,17 +220,20 @@ class Runtime:
             self._intake.release(self._unblocked())
             self._intake.poll(self._cadence.wait_testing_ms if len(self._tests) else self._cadence.wait_ms)
 
-    @property
     def _is_full(self) -> bool:
-        return self._tests.is_full or self._arrivals.is_full
+        """Tests or rows to judge are too many, or what waits for one of them is too much."""
+        return self._tests.is_full or self._arrivals.is_full or self._is_over
+
+    def _weigh(self) -> None:
+        self._is_over = sum(p.ledger.size for p in self._partitions.values()) >= self._cadence.waiting_bytes
 
     def _unblocked(self) -> list[TopicPartition]:
         return [TopicPartition(*key) for key, owned in self._partitions.items() if not owned.is_blocked]
 
     def _handle_backlog(self, now_ms: int) -> int:
-        """Until a test more would be too many, or what is left comes again in its order after a rewind."""
+        """Until there is no room for more, or what is left comes again in its order after a rewind."""
         handled = 0
-        while self._intake and not self._is_full:
+        while self._intake and not self._is_full():
             self._handle(self._intake.next(), now_ms)
             handled += 1
             if self._has_rewound:
@@ -285,6 +303,26 @@ class Runtime:
                 partition.is_dirty = True
                 self._perform(partition, effects)
 
+    def _save_windows(self, now_ms: int) -> None:
+        """Write down windows that stay open for long; committed with the offset that counts on it."""
+        for (_, number), partition in self._partitions.items():
+            partition.ledger.add(*self._outputs.snapshots(partition.save(now_ms, self._snapshots), number))
+
+    def _look_for_other_halves(self, now_ms: int) -> None:
+        """Of models that are not where they are expected: does another partition have windows of them, too?"""
+        number = self._misplaced.to_look_at(now_ms, self._reads.partitions)
+        if number is None:
+            return
+        try:
+            memories = self._recovery.models(number, self._glances)
+        except (KafkaException, BrokerUnavailable) as error:
+            log.info("the memories of partition %d cannot be looked at now: %s", number, error)
+            return
+        ours = {partition for topic, partition in self._partitions if topic == self._topic}
+        for event in self._misplaced.halves(number, memories, ours):
+            log.warning(event.detail, extra={"model": event.model})
+            self._partitions[self._topic, event.partition].ledger.add(self._outputs.event(event, now_ms))
+
     # -- effects ------------------------------------------------------------------------------------------------------
 
     def _perform(self, partition: OwnedPartition, effects: Sequence[Effect]) -> None:
@@ -294,9 +332,11 @@ class Runtime:
         for effect in effects:
             if isinstance(effect, WindowClosed):
                 self._begin_test(partition, effect)
+                self._forget_snapshot(partition, effect)
                 has_closed = True
             elif isinstance(effect, SummaryClosed):
                 partition.ledger.add(*self._outputs.summary(effect))
+                self._forget_snapshot(partition, effect.summary)
             elif isinstance(effect, TimePassed):
                 partition.ledger.add(*self._outputs.markers(effect, self._reads.partitions))
             elif isinstance(effect, RowsArrived):
@@ -310,6 +350,7 @@ class Runtime:
                     partition.ledger.add(self._outputs.event(event, effect.record.timestamp_ms))
         if has_closed or (partition.collecting is not None and partition.collecting.is_large):
             self._seal(partition)
+        self._weigh()
 
     def _seal(self, partition: OwnedPartition) -> None:
         """Between steps: what is told so far belongs together, and so do the rows to be judged."""
@@ -324,8 +365,12 @@ class Runtime:
             partition.ledger.await_task(partition.collecting)
         self._arrivals.collect(partition.collecting, arrived)
 
+    def _forget_snapshot(self, partition: OwnedPartition, closed: WindowClosed) -> None:
+        taken_back = partition.book.forget((closed.start_ms, closed.model))
+        partition.ledger.add(*self._outputs.snapshots(taken_back, partition.state.partition))
+
     def _begin_test(self, partition: OwnedPartition, closed: WindowClosed) -> None:
-        if (event := self._misplaced.half(closed)) is not None:
+        if (event := self._misplaced.half(closed, self._reads.partitions)) is not None:
             partition.ledger.add(self._outputs.event(event, closed.end_ms))
         span = self._telemetry.window_span(closed.model, closed.start_ms, closed.traceparents)
         partition.ledger.await_task(self._tests.begin(closed, span))
@@ -375,6 +420,7 @@ class Runtime:
         self._conclude_tests()
         if (
             self._untold
+            or self._is_over
             or (since >= self._cadence.commit_ms and any(p.ledger.has_outputs for p in owned))
             or (since >= self._cadence.position_commit_ms and any(p.is_dirty for p in owned))
         ):
@@ -410,6 +456,7 @@ class Runtime:
         for key, one in due.items():
             self._partitions[key].ledger.settle(one)
             self._partitions[key].is_dirty = one.place is not None
+        self._weigh()
         self._tell(places)
 
     def _due(self) -> dict[Key, Due]:
@@ -443,6 +490,7 @@ class Runtime:
         places = [self._recover_patiently(key_of(p)) for p in partitions]
         consumer.incremental_assign(places)
         self._intake.keep_held(places)
+        self._came.update(key_of(p) for p in partitions)
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("partitions revoked", extra=self._named(partitions))
@@ -480,6 +528,7 @@ class Runtime:
             if (owned := self._partitions.pop(key_of(partition), None)) is not None:
                 self._recovery.note(owned)
         self._intake.drop(key_of(partition) for partition in partitions)
+        self._weigh()
 
     def _recover_all(self) -> None:
         """Forget everything uncommitted and read on from what is committed."""
@@ -489,20 +538,22 @@ class Runtime:
         self._forget_untold()
         for key in list(self._partitions):
             self._intake.read_from(self._recover_patiently(key), now=True)
+        self._weigh()
 
-    def _seek_to_positions(self) -> None:
-        for key, partition in self._partitions.items():
-            partition.is_at_end = False
-            self._consumer.seek(TopicPartition(*key, partition.state.position))
+    def _seek_to_positions(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            if (partition := self._partitions.get(key)) is not None:
+                partition.is_at_end = False
+                self._consumer.seek(TopicPartition(*key, partition.state.position))
 
     def _recover_patiently(self, key: Key) -> TopicPartition:
         return self._recovery.patiently(f"partition {key[1]}", partial(self._recover, key))
 
     def _recover(self, key: Key) -> TopicPartition:
-        partition, place, gap = self._recovery.recover(key, self._partitions.get(key), self._clock())
-        if gap is not None:
-            log.error(gap.detail, extra={"partition": key[1]})
-            partition.ledger.add(self._outputs.event(gap, self._clock()))
+        partition, place, events = self._recovery.recover(key, self._partitions.get(key), self._clock())
+        for event in events:
+            log.error(event.detail, extra={"partition": key[1]})
+            partition.ledger.add(self._outputs.event(event, self._clock()))
         self._partitions[key] = partition
         return place
 

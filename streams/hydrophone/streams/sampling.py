@@ -55,6 +55,8 @@ class BottomK:
         self._held = 0
         self._idle_bytes = 0
         self._threshold: np.uint64 | None = None
+        self.version = 0
+        """Grows whenever rows come that may be kept."""
 
     def __len__(self) -> int:
         return min(self._held, self._k)
@@ -84,6 +86,7 @@ class BottomK:
         self._keep(_Chunk(priorities, rows, None), 0)
 
     def _keep(self, chunk: _Chunk, record_bytes: int) -> None:
+        self.version += 1
         self._chunks.append(chunk)
         self._held += chunk.priorities.size
         row_bytes = sum(array.nbytes for array in chunk.frame.layers.values()) // len(chunk.frame)
@@ -103,6 +106,14 @@ class BottomK:
         order = origins.order_by(np.concatenate([chunk.priorities for chunk in self._chunks]))
         frames = _joinable([chunk.frame for chunk in self._chunks])
         return concat(frames, order, picks=[chunk.rows for chunk in self._chunks], origins=origins)
+
+    def parts(self) -> list[Frame]:
+        """The k rows with their origins, those of one make together: a sample that is given them goes on alike."""
+        if self._held > self._k:
+            self._compact()
+        else:
+            self._settle()
+        return [chunk.frame for chunk in self._chunks]
 
     def _compact(self) -> None:
         """Keep the k smallest. Priorities are 64-bit hashes; equal ones at the border are settled by identity."""

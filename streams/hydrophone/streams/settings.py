@@ -33,6 +33,8 @@ SECRET_PROPERTY: Final = re.compile(
     r"password|passphrase|secret|token|oauthbearer\.config|key\.pem|credential", re.IGNORECASE
 )
 MASK: Final = "********"
+SNAPSHOT_MS: Final = 5 * 60_000
+LONG_WINDOW_MS: Final = 15 * 60_000
 USER_INFO: Final = re.compile(r"//[^/@\s]*@")
 
 
@@ -85,6 +87,12 @@ class Settings(BaseSettings):
     future_skew_ms: int = Field(5_000, ge=0, description="how far a clock may run ahead of the broker's")
     expected_delay_ms: int = Field(2_000, ge=0, description="how long a row usually is on its way")
     idle_ms: int = Field(5_000, ge=0, description="silence after which the clock closes a partition's windows")
+    snapshot_ms: int | None = Field(
+        None,
+        ge=0,
+        description="how often windows that stay open are written down, so that a restart reads on from there; 0 is "
+        "never; unless given, every 5 minutes where windows last 15 or more",
+    )
     k: int = Field(512, ge=20, le=65_536, description="most rows of a window that are tested")
     least_k: int | None = Field(
         None, ge=20, description="fewest rows to test where tests cannot keep pace; a quarter of k unless given"
@@ -150,6 +158,15 @@ class Settings(BaseSettings):
             expected_delay_ms=self.expected_delay_ms,
             idle_ms=self.idle_ms,
         )
+
+    @property
+    def snapshots_ms(self) -> int:
+        """0: none are taken. A snapshot must be committed with the offset that counts on it."""
+        if self.guarantee == "at-least-once":
+            return 0
+        if self.snapshot_ms is None:
+            return SNAPSHOT_MS if self.window_ms >= LONG_WINDOW_MS else 0
+        return self.snapshot_ms
 
     @property
     def fewest_rows(self) -> int:

@@ -21,6 +21,7 @@ __all__ = [
     "PARTIALS",
     "REFERENCES",
     "SCORES",
+    "SNAPSHOTS",
     "STATE",
     "TOPICS",
     "VERDICTS",
@@ -191,6 +192,23 @@ PARTIALS: Final = Topic(
     is_copartitioned=True,  # so that who merges a model's windows reads and writes its memory on `state`
 )
 
+SNAPSHOTS: Final = Topic(
+    name="snapshots",
+    key="JSON: model, window's start, kind, number",
+    value="an open window of hours: a head (JSON), frame ids (16 bytes each), sampled rows (safetensors)",
+    partitions=DEFAULT_PARTITIONS,
+    cleanup="compact",
+    retention_ms=None,
+    # Read to its end whenever a partition with long windows is assigned, as `state` is.
+    configs=(
+        ("max.message.bytes", str(ENVELOPE_BYTES)),
+        ("segment.bytes", str(64 * 1024 * 1024)),
+        ("min.cleanable.dirty.ratio", "0.1"),
+    ),
+    purpose="open windows as they were at an offset, so that a restart reads on from there",
+    is_copartitioned=True,
+)
+
 CONTROL: Final = Topic(
     name="control",
     key="`shards/model@effective_from`",
@@ -213,6 +231,7 @@ TOPICS: Final = (
     DEADLETTER,
     STATE,
     PARTIALS,
+    SNAPSHOTS,
     CONTROL,
 )
 
@@ -235,21 +254,25 @@ def with_partitions(topics: Iterable[Topic], partitions: int) -> tuple[Topic, ..
     return tuple(replace(topic, partitions=partitions) if topic.is_copartitioned else topic for topic in topics)
 
 
-def minimum_retention_ms(window_ms: int, lateness_ms: int) -> int:
+def minimum_retention_ms(window_ms: int, lateness_ms: int, snapshot_ms: int = 0) -> int:
     """The shortest retention of `activations`, and of `partials`, that leaves room for a restart.
 
-    A restart reads again from the oldest open window, that is from up to `window + lateness` back. Three of these
-    leave two for a processor that was down for that long.
+    A restart reads again from the oldest open window, that is from up to `window + lateness` back; with snapshots, from
+    the last but one of them at worst. Three of these leave two for a processor that was down for that long.
     """
-    return RETENTION_WINDOWS * (window_ms + lateness_ms)
+    back_ms = min(window_ms, 2 * snapshot_ms) if snapshot_ms else window_ms
+    return RETENTION_WINDOWS * (back_ms + lateness_ms)
 
 
-def retention_fault(retention_ms: int, *, window_ms: int, lateness_ms: int, topic: Topic = ACTIVATIONS) -> str | None:
+def retention_fault(
+    retention_ms: int, *, window_ms: int, lateness_ms: int, snapshot_ms: int = 0, topic: Topic = ACTIVATIONS
+) -> str | None:
     """Why `retention_ms` is too short for these windows, with the remedy; None when it is long enough."""
-    minimum_ms = minimum_retention_ms(window_ms, lateness_ms)
+    minimum_ms = minimum_retention_ms(window_ms, lateness_ms, snapshot_ms)
     if retention_ms == UNLIMITED_MS or retention_ms >= minimum_ms:
         return None
+    back = "2 x snapshot_ms" if minimum_ms < minimum_retention_ms(window_ms, lateness_ms) else "window"
     return (
-        f"`retention.ms` of `{topic.name}` must be at least {RETENTION_WINDOWS} x (window + lateness) = "
+        f"`retention.ms` of `{topic.name}` must be at least {RETENTION_WINDOWS} x ({back} + lateness) = "
         f"{minimum_ms} ms; got {retention_ms} ms: raise it, or a restart may find its oldest open window deleted"
     )

@@ -47,6 +47,14 @@ def process(
     idle_ms: Annotated[
         int | None, typer.Option(help="Silence after which the clock closes windows.  [default: 5000]", metavar="MS")
     ] = None,
+    snapshot_ms: Annotated[
+        int | None,
+        typer.Option(
+            help="How often windows that stay open are written down; 0: never.  "
+            "[default: 300000 where windows last 15 minutes or more]",
+            metavar="MS",
+        ),
+    ] = None,
     k: Annotated[int | None, typer.Option(help="Most rows of a window that are tested.  [default: 512]")] = None,
     least_k: Annotated[
         int | None, typer.Option(help="Fewest rows to test where tests cannot keep pace.  [default: k / 4]")
@@ -90,6 +98,7 @@ def process(
         future_skew_ms=future_skew_ms,
         expected_delay_ms=expected_delay_ms,
         idle_ms=idle_ms,
+        snapshot_ms=snapshot_ms,
         k=k,
         least_k=least_k,
         false_alarms_per_month=false_alarms_per_month,

@@ -2,6 +2,8 @@
 
 import json
 import sys
+from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -121,9 +123,10 @@ def _from_evidence(score: WindowScore, known: "KnownReferences") -> "Replayed":
 
 
 def _from_topic(score: WindowScore, settings: Settings, known: "KnownReferences") -> "Replayed":
-    """From the records between the offsets that the score names."""
+    """From the records between the offsets that the score names, of each partition."""
     from hydrophone.streams.kafka.scan import LogScanner
-    from hydrophone.streams.replay import replay_scan, scan_rules, source_of
+    from hydrophone.streams.kafka.shard_plans import read_plans
+    from hydrophone.streams.replay import parts_of, replay_scan, scan_rules, source_of
 
     source = source_of(score)
     if score.sampling_key_id != settings.sampling_key_id:
@@ -138,10 +141,18 @@ def _from_topic(score: WindowScore, settings: Settings, known: "KnownReferences"
         settings.sampling_key_bytes,
         known.contract_of(reference),
         known.catalog_of(score.model, reference),
+        read_plans(settings.kafka_properties, topics.CONTROL.full_name(settings.topic_prefix))
+        if source.parts
+        else None,
     )
-    with LogScanner(settings.kafka_properties, source.topic, source.partition) as log:
-        records = log.records(source.first_offset, source.close_offset)
-        return replay_scan(score, records, rules, reference)
+    with ExitStack() as stack:
+        logs = [
+            stack.enter_context(LogScanner(settings.kafka_properties, source.topic, part.partition)).records(
+                part.first_offset, part.close_offset
+            )
+            for part in parts_of(source)
+        ]
+        return replay_scan(score, chain.from_iterable(logs), rules, reference, settings.sampling_key_bytes)
 
 
 def _show(found: "Replayed", *, as_json: bool) -> None:

@@ -3,7 +3,7 @@
 import logging
 import secrets
 from collections.abc import Mapping
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, Producer
 
@@ -66,7 +66,9 @@ def producer(kafka: Properties, *, transactional_id: str | None) -> Producer:
     )
 
 
-def reader(kafka: Properties) -> Consumer:
+def reader(
+    kafka: Properties, *, isolation: Literal["read_committed", "read_uncommitted"] = "read_committed"
+) -> Consumer:
     """For reading whole partitions by assignment, outside any group."""
     return _make(
         Consumer,
@@ -75,7 +77,7 @@ def reader(kafka: Properties) -> Consumer:
             "group.id": f"{READER_GROUP}{secrets.token_hex(4)}",
             "enable.auto.commit": False,
             "enable.partition.eof": True,
-            "isolation.level": "read_committed",
+            "isolation.level": isolation,
             "auto.offset.reset": "earliest",
         },
     )

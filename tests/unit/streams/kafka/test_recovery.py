@@ -6,10 +6,14 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaException, TopicPartition
 
-from hydrophone.schemas.errors import ConfigurationError
+from hydrophone.schemas.errors import ConfigurationError, Retryable
+from hydrophone.schemas.identity import FramePriorities
 from hydrophone.streams.checkpoint import MergeCheckpoint
-from hydrophone.streams.kafka.recovery import Recovery
+from hydrophone.streams.kafka.recovery import Recovered, Recovery, TableTopics
 from hydrophone.streams.merging import MergeState
+from hydrophone.streams.processor import StreamRules
+from hydrophone.streams.snapshots import SnapshotRules
+from hydrophone.streams.watermark import TimeRules
 
 
 class Committed:
@@ -30,9 +34,18 @@ class NoTables:
         return {}
 
 
-def recovery_of(consumer: Any) -> Recovery:
+def recovery_of(consumer: Any, *, patience_s: float = 0) -> Recovery:
     tables: Any = NoTables()
-    return Recovery(consumer, tables, partials="p", state_topic="s", window_ms=10, stopping=threading.Event())
+    return Recovery(
+        consumer,
+        tables,
+        partials="p",
+        tables_of=TableTopics("s", "snapshots"),
+        snapshots=SnapshotRules(0, 20, b"k", "id"),
+        windows=StreamRules(TimeRules(10, 0, 0, 0), lambda *_: None, FramePriorities(b"k")),
+        stopping=threading.Event(),
+        patience_s=patience_s,
+    )
 
 
 def test_a_partition_that_comes_back_shorter_is_another_of_the_same_name() -> None:
@@ -47,6 +60,20 @@ def test_a_partition_that_comes_back_shorter_is_another_of_the_same_name() -> No
     with pytest.raises(ConfigurationError, match="was read up to offset 6 and ends at 5"):
         recovery.recover(("t", 0), None, 0)
     assert recovery.recover(("t", 1), None, 0).place.offset == 0, "of one partition nothing follows for another"
+
+
+def test_an_end_that_is_older_for_moments_is_waited_out() -> None:
+    log = Committed(8, high=5)
+    recovery = recovery_of(log, patience_s=30)
+    with pytest.raises(Retryable, match="was read up to offset 8 and ends at 5"):
+        recovery.recover(("t", 0), None, 0)
+
+    def attempt() -> Recovered:
+        log.high += 1
+        return recovery.recover(("t", 0), None, 0)
+
+    assert recovery.patiently("it", attempt).place.offset == 8
+    assert log.high == 8
 
 
 def test_either_topic_has_its_own_kind_of_state() -> None:
