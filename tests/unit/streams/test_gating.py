@@ -1,6 +1,7 @@
 """A service asks before its model answers: what is unlike clean rows is turned away, in well under a millisecond."""
 
-import time
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -96,14 +97,28 @@ def test_a_row_that_cannot_be_looked_at_is_not_accepted_and_says_why(asked: Gate
     assert len(asked.ask({"early": rows["early"][:0]}).accepted) == 0
 
 
-def test_a_batch_of_32_takes_less_than_a_millisecond(asked: Gate) -> None:
-    rows = rows_of(32, 6)
-    times = []
-    for _ in range(60):
-        began = time.thread_time()  # of this thread alone: others use the machine too
-        asked.ask(rows)
-        times.append(time.thread_time() - began)
-    assert min(times) < 0.001, f"{min(times) * 1e3:.2f} ms at best, {sorted(times)[30] * 1e3:.2f} ms at the median"
+TIMED = """
+import sys, time
+import numpy as np
+from hydrophone.streams import gate
+asked = gate(sys.argv[1])
+rows = dict(np.load(sys.argv[2]))
+times = []
+for _ in range(300):
+    began = time.thread_time()  # of this thread alone: others use the machine too
+    asked.ask(rows)
+    times.append(time.thread_time() - began)
+print(min(times) * 1e3)
+"""
+
+
+def test_a_batch_of_32_takes_less_than_a_millisecond(reference: Reference, tmp_path: Path) -> None:
+    """In a process of its own: here every call of the detectors is checked for its types."""
+    reference.save(tmp_path / "reference")
+    np.savez(tmp_path / "rows.npz", **rows_of(32, 6))
+    command = [sys.executable, "-c", TIMED, str(tmp_path / "reference"), str(tmp_path / "rows.npz")]
+    timed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert float(timed.stdout) < 1.0, f"{timed.stdout} ms at best"
 
 
 def test_what_cannot_be_asked_is_refused(asked: Gate, tmp_path: Path) -> None:
