@@ -66,7 +66,7 @@ classifier = PyTorchClassifier(
 attacks = {
     "FGSM.20": FastGradientMethod(classifier, eps=0.2),
     "PGD.20": ProjectedGradientDescentPyTorch(classifier, eps=0.2, eps_step=0.05, max_iter=5, verbose=False),
-    "DeepFool": DeepFool(classifier, max_iter=10, verbose=False),
+    "DeepFool": DeepFool(classifier, max_iter=10, batch_size=16, verbose=False),
 }
 
 

@@ -24,6 +24,14 @@ def forest(learnt: SampleDetectors) -> AttackForest:
     return learnt.forest
 
 
+@pytest.fixture
+def small(forest: AttackForest) -> AttackForest:
+    """Of few trees: what is refused does not depend on how many there are."""
+    X = np.random.default_rng(0).normal(size=(90, forest.n_features))
+    y = np.array(["FGSM.12", "DeepFool", NATURAL] * 30)
+    return replace(forest, forest=RandomForestClassifier(5, random_state=0).fit(X, y))
+
+
 def features(learnt: SampleDetectors, forest: AttackForest, seed: int) -> np.ndarray:
     frame = concat(attacked(60, seed))
     scores = learnt.judge(frame).scores
@@ -70,12 +78,12 @@ def test_another_kind_of_object_is_refused(learnt: SampleDetectors) -> None:
         AttackForest.load(other, learnt.manifest)
 
 
-def test_a_file_that_names_other_code_is_refused_unread(learnt: SampleDetectors, forest: AttackForest) -> None:
+def test_a_file_that_names_other_code_is_refused_unread(learnt: SampleDetectors, small: AttackForest) -> None:
     def poisoned(schema: dict[str, object]) -> None:
         schema["content"] = {"__class__": "system", "__module__": "os", "__loader__": "FunctionNode", "content": {}}
 
     with pytest.raises(ReferenceInvalid, match=r"samples-forest.skops"):
-        AttackForest.load(_altered(forest.dump(), poisoned), learnt.manifest)
+        AttackForest.load(_altered(small.dump(), poisoned), learnt.manifest)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a zip", b"PK\x03\x04 cut"])
@@ -85,11 +93,9 @@ def test_bytes_that_are_no_forest_are_refused(learnt: SampleDetectors, content: 
 
 
 @pytest.mark.parametrize("field", ["left_child", "right_child", "feature"])
-def test_a_tree_that_points_outside_itself_is_refused(
-    learnt: SampleDetectors, forest: AttackForest, field: str
-) -> None:
+def test_a_tree_that_points_outside_itself_is_refused(learnt: SampleDetectors, small: AttackForest, field: str) -> None:
     """skops loads it, and asking it would read memory that is not the tree's."""
-    loaded = skops.io.loads(forest.dump(), trusted=["sklearn.tree._tree.Tree"])
+    loaded = skops.io.loads(small.dump(), trusted=["sklearn.tree._tree.Tree"])
     tree = loaded.estimators_[3].tree_
     state = tree.__getstate__()
     inner = np.flatnonzero(state["nodes"]["left_child"] >= 0)
@@ -99,8 +105,8 @@ def test_a_tree_that_points_outside_itself_is_refused(
         AttackForest.load(skops.io.dumps(loaded), learnt.manifest)
 
 
-def test_a_tree_that_goes_round_is_refused(learnt: SampleDetectors, forest: AttackForest) -> None:
-    loaded = skops.io.loads(forest.dump(), trusted=["sklearn.tree._tree.Tree"])
+def test_a_tree_that_goes_round_is_refused(learnt: SampleDetectors, small: AttackForest) -> None:
+    loaded = skops.io.loads(small.dump(), trusted=["sklearn.tree._tree.Tree"])
     tree = loaded.estimators_[0].tree_
     state = tree.__getstate__()
     inner = np.flatnonzero(state["nodes"]["left_child"] >= 0)

@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.support.samples import natural
 
@@ -19,6 +19,7 @@ def passes(T: int, m: int, C: int, seed: int, sharpness: float) -> torch.Tensor:
     return (torch.randn(T, m, C, generator=generator) * sharpness).softmax(2)
 
 
+@settings(deadline=None, max_examples=60)
 @given(
     T=st.integers(1, 20),
     C=st.integers(2, 30),
