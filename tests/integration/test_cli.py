@@ -9,7 +9,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,7 +171,17 @@ def test_fault_of_the_caller_is_told_in_a_line_with_its_exit_code(
 
 @pytest.fixture
 def following(where: tuple[str, ...], tmp_path: Path) -> Iterator["subprocess.Popen[str]"]:
-    command = [sys.executable, "-m", "hydrophone.streams.cli", "tail", "scores", *where]
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "hydrophone.streams.cli",
+        "tail",
+        "scores",
+        "--from-beginning",
+        "--json",
+        *where,
+    ]
     process = subprocess.Popen(
         command,
         cwd=tmp_path,
@@ -189,10 +198,15 @@ def following(where: tuple[str, ...], tmp_path: Path) -> Iterator["subprocess.Po
 
 
 def test_ctrl_c_ends_a_tail_at_once_and_leaves_nothing_behind(
-    following: "subprocess.Popen[str]", tmp_path: Path
+    broker: KraftBroker, topic_prefix: str, following: "subprocess.Popen[str]", tmp_path: Path
 ) -> None:
     before = set(tmp_path.iterdir())
-    time.sleep(4)
+    record = to_record(SCORE, key=SCORE.model, time_ms=0)
+    produce(
+        broker.bootstrap, SCORES.full_name(topic_prefix), [(record.key, record.value)], headers=dict(record.headers)
+    )
+    assert following.stdout is not None
+    assert following.stdout.readline()  # it follows
 
     os.killpg(following.pid, signal.SIGINT)
     out, err = following.communicate(timeout=15)
