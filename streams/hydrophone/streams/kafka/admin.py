@@ -23,7 +23,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented 
 
 from hydrophone.schemas.errors import BrokerUnavailable, TopicMissing
 from hydrophone.streams.bounded_log import BoundedLog
-from hydrophone.streams.kafka.trouble import DENIED, Trouble, explained
+from hydrophone.streams.kafka.trouble import DENIED, UNREACHABLE, Trouble, explained
 from hydrophone.streams.topics import DEFAULT_PREFIX, TOPICS, Topic, topic_configs, with_partitions
 
 __all__ = [
@@ -46,6 +46,7 @@ CLUSTER_DEFAULT: Final = -1
 """Replication factor: whatever the cluster's owner set as the default."""
 
 POLL_S: Final = 0.05
+HANDSHAKE_S: Final = 3.0
 
 DESCRIBED_CONFIGS: Final = ("retention.ms", "cleanup.policy", "message.timestamp.type", "max.message.bytes")
 
@@ -88,7 +89,7 @@ def create_topics(
     is reported as `mismatched` with a remedy, never altered.
     """
     declared = tuple(topics) if partitions is None else with_partitions(topics, partitions)
-    with _client(kafka) as client:
+    with _client(kafka, timeout_s) as client:
         present = client.list_topics(timeout=timeout_s).topics
         absent = [topic for topic in declared if topic.full_name(prefix) not in present]
         created = _create(client, [_new_topic(topic, prefix, replication_factor) for topic in absent], timeout_s)
@@ -100,7 +101,7 @@ def describe_topics(
     kafka: KafkaProperties, names: Iterable[str], *, timeout_s: float = 30.0
 ) -> dict[str, TopicDescription]:
     """The topics of these full names that exist; one that does not is left out."""
-    with _client(kafka) as client:
+    with _client(kafka, timeout_s) as client:
         known = client.list_topics(timeout=timeout_s).topics
         present = [name for name in names if name in known]
         resources = [ConfigResource(ResourceType.TOPIC, name) for name in present]
@@ -126,7 +127,7 @@ def require_topics(
 
 def unwritable_topics(kafka: KafkaProperties, names: Iterable[str], *, timeout_s: float = 30.0) -> tuple[str, ...]:
     """Those of these topics that whoever asks may not write, or not even see."""
-    with _client(kafka) as client:
+    with _client(kafka, timeout_s) as client:
         wanted = TopicCollection(list(names))
         answers = client.describe_topics(wanted, include_authorized_operations=True, request_timeout=timeout_s)
         return tuple(sorted(name for name, answer in answers.items() if not _may_write(answer)))
@@ -212,13 +213,30 @@ def _description(metadata: TopicMetadata, configs: Mapping[str, Any]) -> TopicDe
 
 
 @contextmanager
-def _client(kafka: KafkaProperties) -> Iterator[AdminClient]:
-    """Sorts what the client raises by remedy: wait for the broker, or change what was asked of it."""
+def _client(kafka: KafkaProperties, timeout_s: float) -> Iterator[AdminClient]:
+    """Connected. Sorts what the client raises by remedy: wait for the broker, or change what was asked of it."""
     trouble, client = Trouble(), None
     try:
         client = AdminClient(dict(kafka) | {"error_cb": trouble}, logger=BoundedLog(log))
+        _connect(client, trouble, timeout_s)
         yield client
     except KafkaException as error:
         if client is not None:
             client.poll(0)  # serves the callback
         raise explained(error.args[0], str(kafka.get("bootstrap.servers")), trouble) from error
+
+
+def _connect(client: AdminClient, trouble: Trouble, timeout_s: float) -> None:
+    """The first answer of a broker. The client would try a handshake that was refused until its time is over; who is
+    not let in twice will not be."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        left = deadline - time.monotonic()
+        try:
+            client.list_topics(timeout=min(HANDSHAKE_S, max(left, POLL_S)))
+        except KafkaException as error:
+            client.poll(0)  # serves the callback
+            if trouble.cause is not None or left <= HANDSHAKE_S or error.args[0].name() not in UNREACHABLE:
+                raise
+        else:
+            return
