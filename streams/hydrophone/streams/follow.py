@@ -11,6 +11,7 @@ from hydrophone.schemas.event import Event
 from hydrophone.schemas.headers import from_record
 from hydrophone.streams.kafka.clients import Properties, reader
 from hydrophone.streams.kafka.messages import headers_of
+from hydrophone.streams.kafka.reading import bounds_of
 from hydrophone.streams.kafka.trouble import DENIED, Trouble, denied, explained
 
 __all__ = ["Follower"]
@@ -47,7 +48,7 @@ class Follower(Generic[E]):
             raise TopicMissing(f"`{self._topic}`: {known.error.str()}; create it with `hydrophone topics create`")
         places = []
         for partition in known.partitions:
-            low, high = self._consumer.get_watermark_offsets(TopicPartition(self._topic, partition), timeout=TIMEOUT_S)
+            low, high = bounds_of(self._consumer, TopicPartition(self._topic, partition))
             places.append(TopicPartition(self._topic, partition, low if from_beginning else high))
         self._consumer.assign(places)
 

@@ -4,13 +4,17 @@ from dataclasses import dataclass
 from typing import Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from tenacity import retry, retry_if_exception, stop_after_delay, wait_fixed
 
 from hydrophone.schemas.errors import TopicMissing
 from hydrophone.streams.ownership import Key
 
-__all__ = ["Reads", "TopicWatch", "key_of"]
+__all__ = ["Reads", "TopicWatch", "bounds_of", "key_of"]
 
 EVERY_MS: Final = 5_000
+TIMEOUT_S: Final = 10.0
+LEADERLESS: Final = frozenset({"LEADER_NOT_AVAILABLE", "NOT_LEADER_FOR_PARTITION"})
+"""What is said of a partition that was just made, or whose broker just went: in a moment there is a leader."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,17 @@ class Reads:
 
 def key_of(partition: TopicPartition) -> Key:
     return partition.topic, partition.partition
+
+
+def _is_leaderless(error: BaseException) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].name() in LEADERLESS
+
+
+@retry(retry=retry_if_exception(_is_leaderless), wait=wait_fixed(0.1), stop=stop_after_delay(TIMEOUT_S), reraise=True)
+def bounds_of(consumer: Consumer, place: TopicPartition) -> tuple[int, int]:
+    """The first offset and the one after the last. Raises `KafkaException`."""
+    low, high = consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)
+    return low, high
 
 
 class TopicWatch:

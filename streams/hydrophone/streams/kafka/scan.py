@@ -8,6 +8,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from hydrophone.schemas.errors import BrokerUnavailable, ConfigurationError, TopicMissing
 from hydrophone.streams.kafka.clients import Properties, reader
 from hydrophone.streams.kafka.messages import headers_of
+from hydrophone.streams.kafka.reading import bounds_of
 from hydrophone.streams.record import Record
 
 __all__ = ["LogScanner"]
@@ -69,7 +70,7 @@ class LogScanner:
                     f"`{self._topic}` [{self._partition}] is not on this broker; look at `--bootstrap` and the score's "
                     "`source`"
                 )
-            return self._consumer.get_watermark_offsets(place, timeout=TIMEOUT_S)
+            return bounds_of(self._consumer, place)
         except KafkaException as error:
             where = self._kafka.get("bootstrap.servers")
             raise BrokerUnavailable(f"no answer from the broker at `{where}`: {error.args[0].str()}") from None
