@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.table import Table
+from rich.table import Column, Table
 
 from hydrophone.schemas.errors import SettingsError
 from hydrophone.streams.cli.console import err, out, progress, readable
@@ -110,7 +110,7 @@ def _show(evaluation: "Evaluation") -> None:
     out.print(readable(head), markup=False)
     if evaluation.shared_rows:
         err.print(f"{evaluation.shared_rows} rows are the reference's own: these numbers flatter", markup=False)
-    table = Table("attack", "rows", "ROC-AUC", "AP", "precision", "recall", "F1", "false alarms")
+    table = Table(Column("attack", no_wrap=True), "rows", "ROC-AUC", "AP", "precision", "recall", "F1", "false alarms")
     for report in (*evaluation.attacks, evaluation.all_attacks):
         curve, reject = report.curve, report.reject
         precision = "" if reject.precision is None else f"{reject.precision:.3f}"
@@ -119,7 +119,9 @@ def _show(evaluation: "Evaluation") -> None:
         table.add_row(readable(report.attack), str(report.rows), *numbers)
     out.print(table)
     layers = sorted({name for source in evaluation.sources for name in source.layers})
-    table = Table("source", "accepted", "abstained", "rejected", "gate accepts", *layers, "joint rate")
+    table = Table(
+        Column("source", no_wrap=True), "accepted", "abstained", "rejected", "gate accepts", *layers, "joint rate"
+    )
     for source in evaluation.sources:
         cells = [_percent(source.accepted), _percent(source.abstained), _percent(source.rejected)]
         cells += [_percent(source.gate_accepts["(all)"])]
@@ -136,7 +138,7 @@ def _show(evaluation: "Evaluation") -> None:
 
 
 def _show_models(models: "ModelAttribution") -> None:
-    table = Table("model", "rows", "precision", "recall", "F1", "AP")
+    table = Table(Column("model", no_wrap=True), "rows", "precision", "recall", "F1", "AP")
     for model in models.models:
         numbers = (model.precision, model.recall, model.f1, model.average_precision)
         table.add_row(readable(model.model), str(model.rows), *(f"{number:.3f}" for number in numbers))
