@@ -8,29 +8,23 @@ end well throws state away and rebuilds it from what the broker says is committe
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from hydrophone.schemas.errors import BrokerUnavailable, Fenced, TopicMissing
-from hydrophone.schemas.operations import ModelState, operational_event
-from hydrophone.streams.arrivals import ArrivalTasks, VerdictTask
+from hydrophone.schemas.errors import BrokerUnavailable, Retryable, TopicMissing
+from hydrophone.schemas.operations import operational_event
+from hydrophone.streams.arrivals import ArrivalTasks
 from hydrophone.streams.effects import (
-    DeadLettered,
     Effect,
-    RowsArrived,
-    RowsLate,
-    SummaryClosed,
-    TimePassed,
-    WindowClosed,
 )
 from hydrophone.streams.judge import Judge
 from hydrophone.streams.kafka.delivery import Delivery, DeliveryFailed
-from hydrophone.streams.kafka.groups import is_instance_taken
+from hydrophone.streams.kafka.groups import check_member
 from hydrophone.streams.kafka.intake import Intake
 from hydrophone.streams.kafka.messages import headers_of
 from hydrophone.streams.kafka.reading import Reads, TopicWatch, key_of
@@ -38,18 +32,17 @@ from hydrophone.streams.kafka.recovery import Recovery, TableTopics
 from hydrophone.streams.kafka.references import ReferenceFeed
 from hydrophone.streams.kafka.shard_plans import ShardPlanFeed
 from hydrophone.streams.kafka.tables import TableReader
-from hydrophone.streams.kafka.trouble import check_access
 from hydrophone.streams.ledger import Due, Place
 from hydrophone.streams.misplaced import Misplaced
-from hydrophone.streams.outputs import Output, OutputTopics
+from hydrophone.streams.outputs import OutputTopics
 from hydrophone.streams.ownership import Key, OwnedPartition, Stages
+from hydrophone.streams.performing import Performer
 from hydrophone.streams.record import PartitionEnd, Record
 from hydrophone.streams.shards import SHARD_MARK
 from hydrophone.streams.snapshots import SnapshotRules
-from hydrophone.streams.telemetry import Telemetry, traceparent_of
-from hydrophone.streams.telling import Untold, tell, tell_accounts, tell_verdicts
-from hydrophone.streams.verdicts import JudgedFrames
-from hydrophone.streams.window_tests import WindowTask, WindowTests
+from hydrophone.streams.telemetry import Telemetry
+from hydrophone.streams.telling import tell_accounts
+from hydrophone.streams.window_tests import WindowTests
 
 __all__ = ["Cadence", "Runtime"]
 
@@ -77,6 +70,18 @@ class Cadence:
     position_commit_ms: int = 1_000
     waiting_bytes: int = 64 * 1024 * 1024
     references_ms: int = 1_000
+
+
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """When a partition may be asked for again (monotonic), and how often that failed."""
+
+    due_s: float = 0.0
+    failures: int = 0
+
+    def after_failure(self) -> "_Attempt":
+        wait_s = min(MOST_PATIENCE_S, LEAST_PATIENCE_S * 2**self.failures)
+        return _Attempt(time.monotonic() + wait_s, self.failures + 1)
 
 
 class Runtime:
@@ -107,9 +112,8 @@ class Runtime:
         self._consumer, self._delivery, self._tables, self._references = consumer, delivery, tables, references
         self._glances = glances
         self._shards, self._reads = shards, reads
-        self._topic, self._outputs, self._stages, self._judge = reads.activations, outputs, stages, judge
+        self._topic, self._outputs, self._stages = reads.activations, outputs, stages
         self._window_ms = stages.windows.time.window_ms
-        self._tests, self._arrivals = tests, arrivals
         self._clock, self._telemetry, self._cadence = clock, telemetry, cadence
         self._stopping = threading.Event()
         self._recovery = Recovery(
@@ -125,13 +129,22 @@ class Runtime:
         self._subscribed: list[str] = []
         self._intake = Intake(consumer, batch=cadence.batch)
         self._group, self._snapshots = group, snapshots
-        self._untold: list[Untold] = []
-        self._untold_verdicts: list[JudgedFrames] = []
         self._committed_ms = self._references_ms = 0
         self._misplaced = Misplaced(reads.activations)
+        self._performer = Performer(
+            outputs=outputs,
+            judge=judge,
+            tests=tests,
+            arrivals=arrivals,
+            misplaced=self._misplaced,
+            partitions=lambda: reads.partitions,
+            memories=lambda n: self._recovery.patiently("a model's memory", partial(self._recovery.models, n)),
+            telemetry=telemetry,
+            window_ms=self._window_ms,
+        )
         self._watch = TopicWatch(consumer, reads.activations)
         self._has_rewound = self._is_over = False
-        self._came: set[Key] = set()
+        self._coming: dict[Key, _Attempt] = {}
         self._failures = 0
         telemetry.observe_lag(partial(self._lags, reads.activations), partial(self._lags, reads.partials))
         telemetry.observe_tests(lambda: len(tests))
@@ -147,7 +160,7 @@ class Runtime:
         try:
             while not self._stopping.is_set():
                 self.turn()
-            self._finish_tests(self._partitions.values(), DRAIN_S)
+            self._performer.finish(self._partitions.values(), DRAIN_S)
             self._commit()
         except BaseException as error:
             self._abandon()
@@ -175,8 +188,8 @@ class Runtime:
     def close(self) -> None:
         """Leave the group; what is not committed is somebody else's to do again."""
         with ExitStack() as stack:  # all of them, whichever fails; the consumer first
-            beside = (self._tests, self._arrivals)
-            for part in (self._references, self._shards, self._tables, self._glances, self._delivery, *beside):
+            parts = (self._references, self._shards, self._tables, self._glances, self._delivery, self._performer)
+            for part in parts:
                 if part is not None:
                     stack.callback(part.close)
             stack.callback(self._consumer.close)
@@ -184,15 +197,11 @@ class Runtime:
     def turn(self) -> int:
         """One batch: read, decide, perform, commit what is due. Gives how many messages were handled."""
         self._has_rewound = False
-        self._came.clear()
         self._read()
-        if self._has_rewound:  # by a rebalance in there: part of what came may be from after the seek
+        if self._has_rewound:  # by a rebalance in there
             self._intake.clear()
-            self._seek_to_positions(self._partitions)
             return 0
-        if self._came:  # in there, and perhaps back: part of what came of them may be from before they went
-            self._intake.drop(self._came)
-            self._seek_to_positions(self._came)
+        self._take_up()
         now_ms = self._clock()
         handled = self._handle_backlog(now_ms)
         if not handled:
@@ -208,8 +217,8 @@ class Runtime:
 
     def _read(self) -> None:
         """Always poll, or the group would give our partitions away; while tests cannot keep pace, take nothing in."""
-        if self._is_full():  # for what holds reading up: rows are judged in a moment, a test may take long
-            (self._arrivals if self._arrivals.is_full or not len(self._tests) else self._tests).wait()
+        if self._is_full():
+            self._performer.wait()
         if self._intake or self._is_full():
             self._intake.hold(self._unblocked())
             self._intake.poll(0)
@@ -218,11 +227,11 @@ class Runtime:
                 for owned in self._partitions.values():
                     owned.is_at_end = False
             self._intake.release(self._unblocked())
-            self._intake.poll(self._cadence.wait_testing_ms if len(self._tests) else self._cadence.wait_ms)
+            self._intake.poll(self._cadence.wait_testing_ms if self._performer.is_testing else self._cadence.wait_ms)
 
     def _is_full(self) -> bool:
         """Tests or rows to judge are too many, or what waits for one of them is too much."""
-        return self._tests.is_full or self._arrivals.is_full or self._is_over
+        return self._performer.is_full or self._is_over
 
     def _weigh(self) -> None:
         self._is_over = sum(p.ledger.size for p in self._partitions.values()) >= self._cadence.waiting_bytes
@@ -240,7 +249,7 @@ class Runtime:
                 self._intake.clear()
         for partition in self._partitions.values():
             if partition.collecting is not None:  # what came at once is judged at once
-                self._seal(partition)
+                self._performer.seal(partition)
         return handled
 
     def _handle(self, message: Message, now_ms: int) -> None:
@@ -274,19 +283,12 @@ class Runtime:
             if partition is not None:
                 partition.is_at_end = True
         elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001
+            if partition is None:  # to be taken up, where its log begins by then
+                return
             log.error("the log no longer holds what comes next: %s", error.str())
             self._recover_all()
-        elif code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):  # noqa: SLF001
-            raise TopicMissing(f"a topic is gone: {error.str()}; create it with `hydrophone topics create`")
-        elif is_instance_taken(error):
-            raise Fenced(
-                "`--instance-id` is held by another process, or by one that was killed less than the group's session "
-                f"time-out ago: {error.str()}"
-            )
-        elif code == KafkaError._FATAL or error.fatal():  # noqa: SLF001  # takes no more part, for ever
-            raise BrokerUnavailable(error.str())
         else:
-            check_access(error, topic=self._topic, group=self._group)
+            check_member(error, topic=self._topic, group=self._group)
             log.warning("broker: %s", error.str())
 
     def _let_time_pass(self, now_ms: int) -> None:
@@ -323,94 +325,9 @@ class Runtime:
             log.warning(event.detail, extra={"model": event.model})
             self._partitions[self._topic, event.partition].ledger.add(self._outputs.event(event, now_ms))
 
-    # -- effects ------------------------------------------------------------------------------------------------------
-
     def _perform(self, partition: OwnedPartition, effects: Sequence[Effect]) -> None:
-        """What one step wants; if it closed windows, what comes after it is told after them. Rows that arrived are
-        judged together with those of the next steps, up to a batch."""
-        has_closed = False
-        for effect in effects:
-            if isinstance(effect, WindowClosed):
-                self._begin_test(partition, effect)
-                self._forget_snapshot(partition, effect)
-                has_closed = True
-            elif isinstance(effect, SummaryClosed):
-                partition.ledger.add(*self._outputs.summary(effect))
-                self._forget_snapshot(partition, effect.summary)
-            elif isinstance(effect, TimePassed):
-                partition.ledger.add(*self._outputs.markers(effect, self._reads.partitions))
-            elif isinstance(effect, RowsArrived):
-                self._collect(partition, effect)
-            elif isinstance(effect, RowsLate):
-                partition.ledger.add(self._outputs.late(effect))
-            elif isinstance(effect, DeadLettered):
-                partition.ledger.add(self._outputs.dead_letter(effect))
-                log.warning("record refused", extra={"reason": effect.reason, "offset": effect.record.offset})
-                if (event := self._misplaced.unplanned(effect)) is not None:
-                    partition.ledger.add(self._outputs.event(event, effect.record.timestamp_ms))
-        if has_closed or (partition.collecting is not None and partition.collecting.is_large):
-            self._seal(partition)
+        self._performer.perform(partition, effects)
         self._weigh()
-
-    def _seal(self, partition: OwnedPartition) -> None:
-        """Between steps: what is told so far belongs together, and so do the rows to be judged."""
-        if partition.collecting is not None:
-            self._arrivals.begin(partition.collecting)
-            partition.collecting = None
-        partition.ledger.seal(partition.place(self._window_ms))
-
-    def _collect(self, partition: OwnedPartition, arrived: RowsArrived) -> None:
-        if partition.collecting is None:
-            partition.collecting = VerdictTask()
-            partition.ledger.await_task(partition.collecting)
-        self._arrivals.collect(partition.collecting, arrived)
-
-    def _forget_snapshot(self, partition: OwnedPartition, closed: WindowClosed) -> None:
-        taken_back = partition.book.forget((closed.start_ms, closed.model))
-        partition.ledger.add(*self._outputs.snapshots(taken_back, partition.state.partition))
-
-    def _begin_test(self, partition: OwnedPartition, closed: WindowClosed) -> None:
-        if (event := self._misplaced.half(closed, self._reads.partitions)) is not None:
-            partition.ledger.add(self._outputs.event(event, closed.end_ms))
-        span = self._telemetry.window_span(closed.model, closed.start_ms, closed.traceparents)
-        partition.ledger.await_task(self._tests.begin(closed, span))
-
-    def _conclude(self, partition: OwnedPartition, task: WindowTask | VerdictTask) -> list[Output]:
-        """From what a test found to what is told of it, after the model's windows before."""
-        if isinstance(task, VerdictTask):
-            judged = task.judged()
-            self._untold_verdicts.append(judged)
-            return judged.outputs
-        examined, test_s = task.examined()
-        previous = self._memory(partition, task.closed.model)
-        judgement = self._judge.decide(examined, previous, traceparent_of(task.span))
-        task.span.end()
-        self._untold.append(Untold(judgement, task.began_s, test_s))
-        if judgement.state is not None:
-            partition.models[task.closed.model] = judgement.state
-        return self._outputs.judgement(judgement, partition.state.partition, previous)
-
-    def _memory(self, partition: OwnedPartition, model: str) -> ModelState | None:
-        """What the model's windows before left behind. The first stage's last are decided by the time that the second
-        stage's first is: their partition's time has passed them, and says so behind their scores."""
-        if partition.is_merging and model not in partition.known:
-            _, number = partition.key
-            found = self._recovery.patiently("a model's memory", partial(self._recovery.models, number))
-            partition.models = found | {
-                name: partition.models[name] for name in partition.known & partition.models.keys()
-            }
-            partition.known.add(model)
-        return partition.models.get(model)
-
-    def _finish_tests(self, partitions: Iterable[OwnedPartition], limit_s: float) -> None:
-        """Wait for the tests of these partitions, but not for ever: another worker can do them again."""
-        until = time.monotonic() + limit_s
-        waited_for = list(partitions)
-        while any(not task.done() for owned in waited_for for task in owned.ledger.under_way()):
-            left = until - time.monotonic()
-            if left <= 0:
-                return
-            (self._tests if len(self._tests) else self._arrivals).wait(left)
 
     # -- commits ------------------------------------------------------------------------------------------------------
 
@@ -419,7 +336,7 @@ class Runtime:
         owned = self._partitions.values()
         self._conclude_tests()
         if (
-            self._untold
+            self._performer.has_untold
             or self._is_over
             or (since >= self._cadence.commit_ms and any(p.ledger.has_outputs for p in owned))
             or (since >= self._cadence.position_commit_ms and any(p.is_dirty for p in owned))
@@ -428,7 +345,7 @@ class Runtime:
 
     def _conclude_tests(self) -> None:
         for partition in self._partitions.values():
-            partition.ledger.conclude(partial(self._conclude, partition))
+            self._performer.conclude(partition)
 
     def _commit(self) -> None:
         """Outputs and positions, all or nothing; after a failure everything is rebuilt from what is committed."""
@@ -468,13 +385,7 @@ class Runtime:
 
     def _tell(self, places: Mapping[Key, Place]) -> None:
         """Logs and instruments speak of what is committed."""
-        done = time.monotonic()
-        for window in self._untold:
-            tell(self._telemetry, window.judgement, test_s=window.test_s, latency_s=done - window.closed_at_s)
-        self._untold.clear()
-        for judged in self._untold_verdicts:
-            tell_verdicts(self._telemetry, judged, self._committed_ms)
-        self._untold_verdicts.clear()
+        self._performer.tell(self._committed_ms)
         for key, place in places.items():
             partition = self._partitions[key]
             tell_accounts(self._telemetry, partition.reported, place.accounts)
@@ -483,19 +394,34 @@ class Runtime:
     # -- partitions ---------------------------------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        """Ours from here on, and taken up between two polls: the group waits for this callback, and a broker that has
+        begun another generation meanwhile answers nothing that is asked as a member of this one."""
+        # Anywhere but at the committed offset, which the client would ask for in its turn.
+        consumer.incremental_assign([TopicPartition(*key_of(p), OFFSET_BEGINNING) for p in partitions])
+        consumer.pause(partitions)
         if self._stopping.is_set():  # a rebalance on the way out: without state nothing of them is read or committed
-            consumer.incremental_assign(partitions)
             return
         log.info("partitions assigned", extra=self._named(partitions))
-        places = [self._recover_patiently(key_of(p)) for p in partitions]
-        consumer.incremental_assign(places)
-        self._intake.keep_held(places)
-        self._came.update(key_of(p) for p in partitions)
+        self._coming.update((key_of(p), _Attempt()) for p in partitions)
+
+    def _take_up(self) -> None:
+        """Rebuild partitions that are ours, each when its next attempt is due. What was read of them before is not
+        wanted: it may be from an earlier time that they were ours."""
+        for key, attempt in list(self._coming.items()):
+            if time.monotonic() < attempt.due_s:
+                continue
+            try:
+                self._recover(key)
+            except (KafkaException, Retryable) as error:
+                log.warning("partition %d cannot be recovered yet: %s", key[1], error)
+                self._coming[key] = attempt.after_failure()
+            else:
+                del self._coming[key]
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("partitions revoked", extra=self._named(partitions))
         mine = [owned for p in partitions if (owned := self._partitions.get(key_of(p))) is not None]
-        self._finish_tests(mine, REVOKE_S)
+        self._performer.finish(mine, REVOKE_S)
         self._commit()
         self._drop(partitions)
         consumer.incremental_unassign(partitions)
@@ -514,17 +440,12 @@ class Runtime:
 
     def _abandon(self) -> None:
         """Leave everything as it was committed: closing the consumer must not commit what was done by halves."""
-        self._forget_untold()
+        self._performer.forget()
         self._partitions.clear()
-
-    def _forget_untold(self) -> None:
-        self._untold.clear()
-        self._untold_verdicts.clear()
-        self._tests.forget()
-        self._arrivals.forget()
 
     def _drop(self, partitions: Sequence[TopicPartition]) -> None:
         for partition in partitions:
+            self._coming.pop(key_of(partition), None)
             if (owned := self._partitions.pop(key_of(partition), None)) is not None:
                 self._recovery.note(owned)
         self._intake.drop(key_of(partition) for partition in partitions)
@@ -533,29 +454,22 @@ class Runtime:
     def _recover_all(self) -> None:
         """Forget everything uncommitted and read on from what is committed."""
         self._has_rewound = True
-        self._misplaced.forget_untold()
         self._intake.start_anew()
-        self._forget_untold()
-        for key in list(self._partitions):
-            self._intake.read_from(self._recover_patiently(key), now=True)
+        self._performer.forget()
+        for key, partition in self._partitions.items():
+            self._recovery.note(partition)
+            self._coming[key] = _Attempt()
+        self._partitions.clear()
         self._weigh()
 
-    def _seek_to_positions(self, keys: Iterable[Key]) -> None:
-        for key in keys:
-            if (partition := self._partitions.get(key)) is not None:
-                partition.is_at_end = False
-                self._consumer.seek(TopicPartition(*key, partition.state.position))
-
-    def _recover_patiently(self, key: Key) -> TopicPartition:
-        return self._recovery.patiently(f"partition {key[1]}", partial(self._recover, key))
-
-    def _recover(self, key: Key) -> TopicPartition:
-        partition, place, events = self._recovery.recover(key, self._partitions.get(key), self._clock())
+    def _recover(self, key: Key) -> None:
+        partition, place, events = self._recovery.recover(key, self._clock())
+        self._intake.drop([key])
+        self._intake.read_from(place)
         for event in events:
             log.error(event.detail, extra={"partition": key[1]})
             partition.ledger.add(self._outputs.event(event, self._clock()))
         self._partitions[key] = partition
-        return place
 
     def _lags(self, topic: str) -> dict[int, int]:
         lags = {}

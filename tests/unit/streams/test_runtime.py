@@ -10,6 +10,7 @@ from tests.support.frames import frame_id
 
 from hydrophone.schemas.frame import Frame
 from hydrophone.schemas.identity import FramePriorities
+from hydrophone.streams.arrivals import ArrivalTasks
 from hydrophone.streams.checkpoint import Checkpoint
 from hydrophone.streams.kafka.reading import Reads
 from hydrophone.streams.kafka.recovery import TableTopics
@@ -47,7 +48,7 @@ class Client:
         self.next = place.offset
 
     def incremental_assign(self, places: list[TopicPartition]) -> None:
-        self.next = places[0].offset
+        self.next = max(places[0].offset, 0)
 
     def incremental_unassign(self, _: list[TopicPartition]) -> None: ...
 
@@ -127,6 +128,7 @@ def runtime_of(client: Any, *, delivery: Any = None, tests: Any = None, cadence:
         stages=Stages(RULES, MergeRules(1_000, b"k")),
         judge=nothing,
         tests=SlowTests() if tests is None else tests,
+        arrivals=ArrivalTasks(nothing),
         clock=lambda: 1_000,
         telemetry=Telemetry(),
         cadence=cadence,
@@ -172,7 +174,7 @@ def test_what_waits_behind_a_slow_test_is_bounded_in_bytes_and_nothing_of_it_is_
     runtime = runtime_of(
         client, delivery=delivery, tests=tests, cadence=Cadence(position_commit_ms=0, commit_ms=0, waiting_bytes=limit)
     )
-    runtime._conclude = lambda *_: []  # type: ignore[method-assign,assignment]
+    runtime._performer._conclude = lambda *_: []  # type: ignore[method-assign,assignment]
     runtime.start()
     client.during = [lambda: client.on_assign(client, [TopicPartition("t", 0)]) or []]  # type: ignore[func-returns-value]
 

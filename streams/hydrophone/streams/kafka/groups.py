@@ -15,10 +15,12 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # documented 
     ResourceType,
 )
 
+from hydrophone.schemas.errors import BrokerUnavailable, Fenced, TopicMissing
 from hydrophone.streams.bounded_log import BoundedLog
 from hydrophone.streams.kafka.clients import Properties
+from hydrophone.streams.kafka.trouble import check_access
 
-__all__ = ["GroupProtocol", "choose_protocol", "is_instance_taken", "membership", "protocol_of"]
+__all__ = ["GroupProtocol", "check_member", "choose_protocol", "membership", "protocol_of"]
 
 log = logging.getLogger("hydrophone")
 
@@ -60,7 +62,22 @@ def choose_protocol(kafka: Properties, instance_id: str | None) -> GroupProtocol
     return "classic" if instance_id else protocol_of(kafka)
 
 
-def is_instance_taken(error: KafkaError) -> bool:
+def check_member(error: KafkaError, *, topic: str, group: str) -> None:
+    """Raise if this is what no member gets over: the topic is gone, its place is taken, or it is told no."""
+    code = error.code()
+    if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_PARTITION):  # noqa: SLF001  # documented, as below
+        raise TopicMissing(f"a topic is gone: {error.str()}; create it with `hydrophone topics create`")
+    if _is_instance_taken(error):
+        raise Fenced(
+            "`--instance-id` is held by another process, or by one that was killed less than the group's session "
+            f"time-out ago: {error.str()}"
+        )
+    if code == KafkaError._FATAL or error.fatal():  # noqa: SLF001  # takes no more part, for ever
+        raise BrokerUnavailable(error.str())
+    check_access(error, topic=topic, group=group)
+
+
+def _is_instance_taken(error: KafkaError) -> bool:
     """Another member has this instance id. The client wraps both codes in an error of its own, and keeps the words."""
     taken = (KafkaError.FENCED_INSTANCE_ID, KafkaError.UNRELEASED_INSTANCE_ID)
     is_fatal = error.code() == KafkaError._FATAL  # noqa: SLF001  # documented constant

@@ -29,7 +29,7 @@ log = logging.getLogger("hydrophone")
 
 T = TypeVar("T")
 
-TIMEOUT_S: Final = 10.0
+TIMEOUT_S: Final = 5.0
 PATIENCE_S: Final = 15.0
 """How long a log may look shorter than it was read before it passes for another of the same name."""
 
@@ -88,7 +88,7 @@ class Recovery:
         self._patience_s = patience_s
 
     def note(self, left: OwnedPartition) -> None:
-        """This partition goes to another; should it come back shorter than it was, it is not the same."""
+        """This partition is let go; should it come back shorter than it was, it is not the same."""
         self._reached[left.key] = max(left.state.position, self._reached.get(left.key, 0))
 
     def patiently(self, what: str, attempt: Callable[[], T]) -> T:
@@ -104,14 +104,14 @@ class Recovery:
         )
         return attempts(attempt)
 
-    def recover(self, key: Key, before: OwnedPartition | None, now_ms: int) -> Recovered:
-        """`before` is what was held of this partition until now. Raises `KafkaException` or `Retryable` where asking
-        again may help, `ConfigurationError` where what is committed is not ours."""
+    def recover(self, key: Key, now_ms: int) -> Recovered:
+        """Raises `KafkaException` or `Retryable` where asking again may help, `ConfigurationError` where what is
+        committed is not ours."""
         topic, number = key
         committed = self._committed(key)
         low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, number), TIMEOUT_S)
         offset = low if committed.offset < 0 else committed.offset
-        reached = max(offset, self._reached.get(key, 0), before.state.position if before is not None else 0)
+        reached = max(offset, self._reached.get(key, 0))
         self._check_end(key, reached, high)
         if topic == self._partials:
             owned, found = self._merging(key, max(offset, low), committed), TakenUp(offset, {}, {})
