@@ -41,7 +41,7 @@ fuzz: setup ## 5,000 hostile inputs for every parser (minutes)
 	HYDROPHONE_FUZZ_EXAMPLES=5000 $(TEST_ENV) $(BIN)/python -m pytest -n 0 tests/fuzz
 
 faults: setup ## every fault of docs/reliability.md on a real broker, the long ones too; ARGS="-m thorough": those alone
-	HYDROPHONE_THOROUGH=1 HYDROPHONE_REQUIRE_BROKER=1 $(TEST_ENV) $(BIN)/python -m pytest -n 2 --timeout 900 tests/fault $(ARGS)
+	HYDROPHONE_THOROUGH=1 HYDROPHONE_REQUIRE_BROKER=1 $(TEST_ENV) $(BIN)/python -m pytest -n 2 --timeout 900 tests/fault tests/integration $(ARGS)
 
 soak: setup ## three workers under random faults, 2,000 windows and more; ARGS="--seed 7" runs a series again
 	$(TEST_ENV) $(BIN)/python -m benchmarks.soak $(ARGS)

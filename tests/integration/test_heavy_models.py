@@ -35,6 +35,7 @@ from tests.support.processor import (
     small_reference,
     start,
 )
+from tests.support.thorough import only_when_thorough
 
 from hydrophone.schemas.frame import Frame, Heartbeat
 from hydrophone.schemas.operations import ModelState, OperationalEvent, ShardPlan
@@ -95,6 +96,7 @@ def told(scores: list[WindowScore]) -> dict[int, tuple[object, ...]]:
     }
 
 
+@only_when_thorough
 @pytest.mark.timeout(400)
 def test_shards_change_no_score(broker: KraftBroker, topic_prefix: str, tmp_path: Path) -> None:
     #   windows   0 ... 5    6 ... 15    16 ... 23

@@ -19,6 +19,7 @@ from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]  # r
 from deploy.broker.kraft import KraftBroker
 from tests.support.broker import produce
 from tests.support.processor import WIDTH, await_until, frame_at, load, make_topics, scores_of, small_reference, start
+from tests.support.thorough import only_when_thorough
 
 from hydrophone.schemas.frame import Heartbeat
 from hydrophone.schemas.operations import ReferencePointer
@@ -72,6 +73,7 @@ def test_after_a_kill_every_score_replays(
     _assert_deleted_records_are_told(broker, topic_prefix, scores, pinned, capsys)
 
 
+@only_when_thorough
 def test_under_a_reference_that_changes_within_a_window_every_score_replays(
     broker: KraftBroker, topic_prefix: str, tmp_path: Path
 ) -> None:
@@ -98,6 +100,7 @@ def test_under_a_reference_that_changes_within_a_window_every_score_replays(
     _assert_all_replay(broker, topic_prefix, scores)
 
 
+@only_when_thorough
 def test_after_a_rebalance_every_score_replays(broker: KraftBroker, topic_prefix: str, tmp_path: Path) -> None:
     #   w0   p0 p1 p2 ───────────┊ p0 p1 ─────────
     #   w1            joins ─────┊ p2 ────────────

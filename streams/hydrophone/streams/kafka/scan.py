@@ -14,8 +14,9 @@ from hydrophone.streams.record import Record
 __all__ = ["LogScanner"]
 
 TIMEOUT_S: Final = 30.0
-SILENCES: Final = 60
-"""Half seconds without an answer that are taken for a broker that is gone."""
+POLL_S: Final = 0.05
+SILENCES: Final = 600
+"""So many polls in a row without an answer are taken for a broker that is gone."""
 
 
 class LogScanner:
@@ -34,7 +35,7 @@ class LogScanner:
         self._consumer.assign([TopicPartition(self._topic, self._partition, first)])
         silent = 0
         while silent < SILENCES:
-            messages = self._consumer.consume(500, timeout=0.5)
+            messages = self._consumer.consume(500, timeout=POLL_S)  # that long, unless so many come
             silent = 0 if messages else silent + 1
             for message in messages:
                 offset = message.offset()
