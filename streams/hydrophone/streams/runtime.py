@@ -7,14 +7,13 @@ end well throws state away and rebuilds it from what the broker says is committe
 
 import logging
 import threading
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from hydrophone.schemas.errors import BrokerUnavailable, Retryable, TopicMissing
 from hydrophone.schemas.operations import operational_event
@@ -54,6 +53,8 @@ REVOKE_S: Final = 5.0
 """How long a partition that is to move waits for its tests: the group waits with it."""
 
 DRAIN_S: Final = 20.0
+ANSWER_S: Final = 20.0
+"""How long a partition's recovery is tried before this member joins the group anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,18 +71,6 @@ class Cadence:
     position_commit_ms: int = 1_000
     waiting_bytes: int = 64 * 1024 * 1024
     references_ms: int = 1_000
-
-
-@dataclass(frozen=True, slots=True)
-class _Attempt:
-    """When a partition may be asked for again (monotonic), and how often that failed."""
-
-    due_s: float = 0.0
-    failures: int = 0
-
-    def after_failure(self) -> "_Attempt":
-        wait_s = min(MOST_PATIENCE_S, LEAST_PATIENCE_S * 2**self.failures)
-        return _Attempt(time.monotonic() + wait_s, self.failures + 1)
 
 
 class Runtime:
@@ -144,7 +133,8 @@ class Runtime:
         )
         self._watch = TopicWatch(consumer, reads.activations)
         self._has_rewound = self._is_over = False
-        self._coming: dict[Key, _Attempt] = {}
+        self._came: set[Key] = set()
+        self._must_join_anew = False
         self._failures = 0
         telemetry.observe_lag(partial(self._lags, reads.activations), partial(self._lags, reads.partials))
         telemetry.observe_tests(lambda: len(tests))
@@ -197,11 +187,18 @@ class Runtime:
     def turn(self) -> int:
         """One batch: read, decide, perform, commit what is due. Gives how many messages were handled."""
         self._has_rewound = False
+        self._came.clear()
         self._read()
-        if self._has_rewound:  # by a rebalance in there
-            self._intake.clear()
+        if self._must_join_anew:
+            self._join_anew()
             return 0
-        self._take_up()
+        if self._has_rewound:  # by a rebalance in there: part of what came may be from after the seek
+            self._intake.clear()
+            self._seek_to_positions(self._partitions)
+            return 0
+        if self._came:  # in there, and perhaps back: part of what came of them may be from before they went
+            self._intake.drop(self._came)
+            self._seek_to_positions(self._came)
         now_ms = self._clock()
         handled = self._handle_backlog(now_ms)
         if not handled:
@@ -283,7 +280,7 @@ class Runtime:
             if partition is not None:
                 partition.is_at_end = True
         elif code in (KafkaError._AUTO_OFFSET_RESET, KafkaError.OFFSET_OUT_OF_RANGE):  # noqa: SLF001
-            if partition is None:  # to be taken up, where its log begins by then
+            if partition is None:  # not ours to read
                 return
             log.error("the log no longer holds what comes next: %s", error.str())
             self._recover_all()
@@ -394,29 +391,36 @@ class Runtime:
     # -- partitions ---------------------------------------------------------------------------------------------------
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        """Ours from here on, and taken up between two polls: the group waits for this callback, and a broker that has
-        begun another generation meanwhile answers nothing that is asked as a member of this one."""
-        # Anywhere but at the committed offset, which the client would ask for in its turn.
-        consumer.incremental_assign([TopicPartition(*key_of(p), OFFSET_BEGINNING) for p in partitions])
-        consumer.pause(partitions)
         if self._stopping.is_set():  # a rebalance on the way out: without state nothing of them is read or committed
+            consumer.incremental_assign(partitions)
             return
         log.info("partitions assigned", extra=self._named(partitions))
-        self._coming.update((key_of(p), _Attempt()) for p in partitions)
+        try:
+            places = [self._recover_patiently(key_of(p)) for p in partitions]
+        except (KafkaException, Retryable) as error:
+            self._leave_unread(error)
+            consumer.incremental_assign(partitions)
+            consumer.pause(partitions)
+            return
+        consumer.incremental_assign(places)
+        self._intake.keep_held(places)
+        self._came.update(key_of(p) for p in partitions)
 
-    def _take_up(self) -> None:
-        """Rebuild partitions that are ours, each when its next attempt is due. What was read of them before is not
-        wanted: it may be from an earlier time that they were ours."""
-        for key, attempt in list(self._coming.items()):
-            if time.monotonic() < attempt.due_s:
-                continue
-            try:
-                self._recover(key)
-            except (KafkaException, Retryable) as error:
-                log.warning("partition %d cannot be recovered yet: %s", key[1], error)
-                self._coming[key] = attempt.after_failure()
-            else:
-                del self._coming[key]
+    def _leave_unread(self, error: Exception) -> None:
+        """Nobody answers. A callback of the group must not wait for that: where the coordinator has begun another
+        generation, what is asked as a member of this one is never answered, and the next begins when the callback
+        ends. So it ends, without any state, and this member joins anew."""
+        log.warning("partitions cannot be recovered, joining the group anew: %s", error)
+        self._must_join_anew = True
+        self._abandon()
+
+    def _join_anew(self) -> None:
+        self._must_join_anew = False
+        self._abandon()
+        self._intake.start_anew()
+        self._consumer.unsubscribe()
+        self._subscribed = []
+        self._subscribe()
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         log.info("partitions revoked", extra=self._named(partitions))
@@ -445,7 +449,6 @@ class Runtime:
 
     def _drop(self, partitions: Sequence[TopicPartition]) -> None:
         for partition in partitions:
-            self._coming.pop(key_of(partition), None)
             if (owned := self._partitions.pop(key_of(partition), None)) is not None:
                 self._recovery.note(owned)
         self._intake.drop(key_of(partition) for partition in partitions)
@@ -456,20 +459,29 @@ class Runtime:
         self._has_rewound = True
         self._intake.start_anew()
         self._performer.forget()
-        for key, partition in self._partitions.items():
-            self._recovery.note(partition)
-            self._coming[key] = _Attempt()
-        self._partitions.clear()
+        try:
+            for key in list(self._partitions):
+                self._intake.read_from(self._recover_patiently(key), now=True)
+        except (KafkaException, Retryable) as error:
+            self._leave_unread(error)
         self._weigh()
 
-    def _recover(self, key: Key) -> None:
-        partition, place, events = self._recovery.recover(key, self._clock())
-        self._intake.drop([key])
-        self._intake.read_from(place)
+    def _seek_to_positions(self, keys: Iterable[Key]) -> None:
+        for key in keys:
+            if (partition := self._partitions.get(key)) is not None:
+                partition.is_at_end = False
+                self._consumer.seek(TopicPartition(*key, partition.state.position))
+
+    def _recover_patiently(self, key: Key) -> TopicPartition:
+        return self._recovery.patiently(f"partition {key[1]}", partial(self._recover, key), limit_s=ANSWER_S)
+
+    def _recover(self, key: Key) -> TopicPartition:
+        partition, place, events = self._recovery.recover(key, self._partitions.get(key), self._clock())
         for event in events:
             log.error(event.detail, extra={"partition": key[1]})
             partition.ledger.add(self._outputs.event(event, self._clock()))
         self._partitions[key] = partition
+        return place
 
     def _lags(self, topic: str) -> dict[int, int]:
         lags = {}

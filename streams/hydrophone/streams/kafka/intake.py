@@ -51,11 +51,14 @@ class Intake:
             self._is_held = False
             self._consumer.resume(list(partitions))
 
-    def read_from(self, place: TopicPartition) -> None:
-        """Go on from another offset, now or when it is released."""
+    def keep_held(self, partitions: Sequence[TopicPartition]) -> None:
+        """Partitions that have just come do as the others do."""
         if self._is_held:
-            self._consumer.pause([place])
-        else:
+            self._consumer.pause(list(partitions))
+
+    def read_from(self, place: TopicPartition, *, now: bool = False) -> None:
+        """Go on from another offset; `now`: whatever is held."""
+        if now or not self._is_held:
             self._consumer.resume([place])
         self._consumer.seek(place)
 

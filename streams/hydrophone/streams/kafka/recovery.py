@@ -4,6 +4,7 @@ What follows from it, and when, is the runtime's business.
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -12,7 +13,14 @@ from typing import Final, NamedTuple, TypeVar
 
 from confluent_kafka import Consumer, KafkaException, TopicPartition
 from pydantic import ValidationError
-from tenacity import Retrying, retry_if_exception_type, stop_any, stop_when_event_set, wait_exponential
+from tenacity import (
+    Retrying,
+    retry_if_exception_type,
+    stop_after_delay,
+    stop_any,
+    stop_when_event_set,
+    wait_exponential,
+)
 
 from hydrophone.schemas.errors import ConfigurationError, Retryable
 from hydrophone.schemas.operations import ModelState, OperationalEvent, operational_event
@@ -88,15 +96,15 @@ class Recovery:
         self._patience_s = patience_s
 
     def note(self, left: OwnedPartition) -> None:
-        """This partition is let go; should it come back shorter than it was, it is not the same."""
+        """This partition goes to another; should it come back shorter than it was, it is not the same."""
         self._reached[left.key] = max(left.state.position, self._reached.get(left.key, 0))
 
-    def patiently(self, what: str, attempt: Callable[[], T]) -> T:
-        """Again until it works, unless the process is to stop."""
+    def patiently(self, what: str, attempt: Callable[[], T], *, limit_s: float = math.inf) -> T:
+        """Again until it works, unless the process is to stop or the time is over: then what went wrong is raised."""
         attempts = Retrying(
             retry=retry_if_exception_type((KafkaException, Retryable)),
             wait=wait_exponential(0.2, max=5),
-            stop=stop_any(stop_when_event_set(self._stopping)),
+            stop=stop_any(stop_when_event_set(self._stopping), stop_after_delay(limit_s)),
             before_sleep=lambda call: log.warning(
                 "%s cannot be recovered yet: %s", what, call.outcome.exception() if call.outcome else None
             ),
@@ -104,14 +112,14 @@ class Recovery:
         )
         return attempts(attempt)
 
-    def recover(self, key: Key, now_ms: int) -> Recovered:
-        """Raises `KafkaException` or `Retryable` where asking again may help, `ConfigurationError` where what is
-        committed is not ours."""
+    def recover(self, key: Key, before: OwnedPartition | None, now_ms: int) -> Recovered:
+        """`before` is what was held of this partition until now. Raises `KafkaException` or `Retryable` where asking
+        again may help, `ConfigurationError` where what is committed is not ours."""
         topic, number = key
         committed = self._committed(key)
         low, high = self._consumer.get_watermark_offsets(TopicPartition(topic, number), TIMEOUT_S)
         offset = low if committed.offset < 0 else committed.offset
-        reached = max(offset, self._reached.get(key, 0))
+        reached = max(offset, self._reached.get(key, 0), before.state.position if before is not None else 0)
         self._check_end(key, reached, high)
         if topic == self._partials:
             owned, found = self._merging(key, max(offset, low), committed), TakenUp(offset, {}, {})

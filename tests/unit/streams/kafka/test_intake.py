@@ -19,7 +19,6 @@ class Rebalancing:
         self.batches = list(batches)
         self.callback: Callable[[], None] = lambda: None
         self.paused: set[int] = set()
-        self.sought: list[int] = []
 
     def consume(self, _: int, timeout: float) -> list[Message]:  # the client's name for it
         self.callback()
@@ -27,9 +26,6 @@ class Rebalancing:
 
     def pause(self, places: list[TopicPartition]) -> None:
         self.paused |= {place.partition for place in places}
-
-    def seek(self, place: TopicPartition) -> None:
-        self.sought.append(place.partition)
 
     def resume(self, places: list[TopicPartition]) -> None:
         self.paused -= {place.partition for place in places}
@@ -78,9 +74,8 @@ def test_held_it_polls_on_and_new_partitions_are_held_too() -> None:
     intake = intake_of(consumer)
     places = [TopicPartition("t", number) for number in range(2)]
     intake.hold(places[:1])
-    intake.read_from(places[1])
+    intake.keep_held(places[1:])
     assert consumer.paused == {0, 1}
-    assert consumer.sought == [1]
     assert not intake.is_idle
 
     intake.release(places)

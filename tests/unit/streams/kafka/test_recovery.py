@@ -51,26 +51,26 @@ def recovery_of(consumer: Any, *, patience_s: float = 0) -> Recovery:
 def test_a_partition_that_comes_back_shorter_is_another_of_the_same_name() -> None:
     log = Committed(-1, high=6)
     recovery = recovery_of(log)
-    owned = recovery.recover(("t", 0), 0).partition
+    owned = recovery.recover(("t", 0), None, 0).partition
     owned.state.position = 6
     recovery.note(owned)
-    assert recovery.recover(("t", 0), 0).place.offset == 0
+    assert recovery.recover(("t", 0), None, 0).place.offset == 0
 
     log.high = 5
     with pytest.raises(ConfigurationError, match="was read up to offset 6 and ends at 5"):
-        recovery.recover(("t", 0), 0)
-    assert recovery.recover(("t", 1), 0).place.offset == 0, "of one partition nothing follows for another"
+        recovery.recover(("t", 0), None, 0)
+    assert recovery.recover(("t", 1), None, 0).place.offset == 0, "of one partition nothing follows for another"
 
 
 def test_an_end_that_is_older_for_moments_is_waited_out() -> None:
     log = Committed(8, high=5)
     recovery = recovery_of(log, patience_s=30)
     with pytest.raises(Retryable, match="was read up to offset 8 and ends at 5"):
-        recovery.recover(("t", 0), 0)
+        recovery.recover(("t", 0), None, 0)
 
     def attempt() -> Recovered:
         log.high += 1
-        return recovery.recover(("t", 0), 0)
+        return recovery.recover(("t", 0), None, 0)
 
     assert recovery.patiently("it", attempt).place.offset == 8
     assert log.high == 8
@@ -79,14 +79,14 @@ def test_an_end_that_is_older_for_moments_is_waited_out() -> None:
 def test_either_topic_has_its_own_kind_of_state() -> None:
     text = MergeCheckpoint(10, 7, 20, 2, {0: 20, 1: 30}).encode()
 
-    found = recovery_of(Committed(4, text)).recover(("p", 3), 0)
+    found = recovery_of(Committed(4, text)).recover(("p", 3), None, 0)
 
     assert found.place.offset == 4
     state = found.partition.state
     assert isinstance(state, MergeState)
     assert (state.position, state.replay_until, state.closed_ms, state.watermarks) == (4, 7, 20, {0: 20, 1: 30})
     with pytest.raises(ConfigurationError, match="another program"):
-        recovery_of(Committed(4, text)).recover(("t", 3), 0)
+        recovery_of(Committed(4, text)).recover(("t", 3), None, 0)
 
 
 def test_what_may_help_to_ask_again_is_asked_again() -> None:
