@@ -137,13 +137,16 @@ def _read_to_end(consumer: Consumer, topic: str, deadline: float) -> Iterator[Re
                 unread.discard(number)
 
 
+NOT_YET = frozenset({"LEADER_NOT_AVAILABLE", "NOT_LEADER_FOR_PARTITION", "_TIMED_OUT", "_UNKNOWN_PARTITION"})
+
+
 def _bounds(consumer: Consumer, place: TopicPartition, deadline: float) -> tuple[int, int]:
     """First offset and end. A broker that has just started may not lead its partitions yet."""
     while True:
         try:
             return consumer.get_watermark_offsets(place, timeout=10)
         except KafkaException as error:
-            if error.args[0].name() != "NOT_LEADER_FOR_PARTITION" or time.monotonic() > deadline:
+            if error.args[0].name() not in NOT_YET or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
 

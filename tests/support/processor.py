@@ -17,6 +17,7 @@ from tests.support.frames import frame_id
 
 from hydrophone.detectors import Reference, fit_reference
 from hydrophone.detectors.samples import fit_samples
+from hydrophone.schemas.errors import BrokerUnavailable
 from hydrophone.schemas.event import Event
 from hydrophone.schemas.frame import Frame
 from hydrophone.schemas.headers import from_record
@@ -224,8 +225,11 @@ def frame_at(
 
 
 def make_topics(bootstrap: str, prefix: str, *, partitions: int = 1) -> None:
-    """All of the project's topics, with its own settings."""
-    create_topics({"bootstrap.servers": bootstrap}, prefix=prefix, partitions=partitions)
+    """All of the project's topics, with its own settings. A machine that stands still for a while is no failure."""
+    try:
+        create_topics({"bootstrap.servers": bootstrap}, prefix=prefix, partitions=partitions)
+    except BrokerUnavailable:
+        create_topics({"bootstrap.servers": bootstrap}, prefix=prefix, partitions=partitions)
 
 
 def events_of(bootstrap: str, prefix: str, topic: Topic, kind: type[E]) -> list[E]:

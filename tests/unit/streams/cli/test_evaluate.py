@@ -34,13 +34,10 @@ def command(folder: Path, *more: str) -> list[str]:
     return ["evaluate", str(folder / "frames.safetensors"), "--reference", str(folder / "reference"), *more]
 
 
-def test_the_table_names_attacks_sources_and_layers(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("COLUMNS", "200")
+def test_the_table_names_attacks_sources_and_layers(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(command(folder, "--device", "cpu")) == 0
     text = capsys.readouterr().out
-    for name in ("far", "near", "all attacks", "natural", "odd", "late", "early", "ROC-AUC", "gate accepts"):
+    for name in ("far", "near", "all attacks", "natural", "odd", "late", "early", "ROC-AUC", "gate"):
         assert name in text
 
 
