@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from confluent_kafka import Message, TopicPartition
+import pytest
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from tests.support.frames import frame_id
 
 from hydrophone.schemas.frame import Frame
@@ -33,11 +34,16 @@ class Client:
     def __init__(self, log: list[Message]) -> None:
         self.log, self.committed_offset, self.committed_text, self.next = log, -1, "", 0
         self.during: list[Callable[[], list[Message]]] = []
+        self.joined = 0
+        self.is_silent = False
         self.on_assign: Callable[[Any, list[TopicPartition]], None]
         self.on_revoke: Callable[[Any, list[TopicPartition]], None]
 
     def subscribe(self, _: list[str], **callbacks: Any) -> None:
         self.on_assign, self.on_revoke = callbacks["on_assign"], callbacks["on_revoke"]
+        self.joined += 1
+
+    def unsubscribe(self) -> None: ...
 
     def consume(self, _: int, timeout: float) -> list[Message]:  # the client's name for it
         before = self.during.pop(0)() if self.during else []
@@ -57,6 +63,8 @@ class Client:
     resume = pause
 
     def committed(self, asked: list[TopicPartition], _: float) -> list[TopicPartition]:
+        if self.is_silent:
+            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
         return [TopicPartition(asked[0].topic, 0, self.committed_offset, self.committed_text)]
 
     def get_watermark_offsets(self, *_: Any, **__: Any) -> tuple[int, int]:
@@ -100,6 +108,8 @@ class SlowTests:
         return self.task
 
     def wait(self, *_: object) -> None: ...
+
+    def forget(self) -> None: ...
 
     def __len__(self) -> int:
         return 0 if self.task.is_done else self.begun
@@ -161,6 +171,35 @@ def test_records_of_a_partition_that_goes_and_comes_back_in_one_poll_are_read_in
     found = Checkpoint.decode(client.committed_text, window_ms=1_000)
     assert found is not None
     assert found.position == 5
+    (window,) = runtime._partitions["t", 0].state.windows.values()
+    assert (window.first_offset, window.seen, window.duplicate) == (0, 10, 0)
+
+
+def test_member_that_nobody_answers_ends_its_callback_and_joins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    #   consume ┬ assigned: committed offsets are asked for, and the coordinator is at another generation already
+    #           ├ left and joined again
+    #           └ assigned: records 0 to 4
+    monkeypatch.setattr("hydrophone.streams.runtime.ANSWER_S", 0.2)
+    client = Client([message(offset) for offset in range(5)])
+    runtime = runtime_of(client)
+    runtime.start()
+    client.is_silent = True
+
+    def come() -> list[Message]:
+        client.on_assign(client, [TopicPartition("t", 0)])
+        return []
+
+    def come_again() -> list[Message]:
+        client.is_silent = False
+        return come()
+
+    client.during = [come, come_again]
+    runtime.turn()
+    assert client.joined == 2
+    assert not runtime._partitions
+    for _ in range(3):
+        runtime.turn()
+
     (window,) = runtime._partitions["t", 0].state.windows.values()
     assert (window.first_offset, window.seen, window.duplicate) == (0, 10, 0)
 
