@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 from benchmarks.ingest import TRAFFIC
 from confluent_kafka import TopicPartition
 
-from hydrophone.streams import window_tests
+from hydrophone.streams import under_way
 from hydrophone.streams.assembly import build_runtime
 from hydrophone.streams.judge import Examined, Judge, Question
 from hydrophone.streams.kafka import clients
@@ -98,7 +98,7 @@ def processor(bootstrap: str, prefix: str, folder: Path, side: str, windows: int
         return examined
 
     Judge.examine = examine  # type: ignore[method-assign]
-    window_tests.ThreadPoolExecutor = AtOnce  # type: ignore[assignment, attr-defined]
+    under_way.ThreadPoolExecutor = AtOnce  # type: ignore[assignment, attr-defined]
     runtime = build_runtime(
         Settings(
             bootstrap=bootstrap,

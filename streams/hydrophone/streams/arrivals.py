@@ -5,13 +5,13 @@ they say becomes records in `verdicts.py`; where those stand among a partition's
 """
 
 import time
-from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final
 
 from hydrophone.streams.effects import RowsArrived
+from hydrophone.streams.under_way import WAIT_S, UnderWay
 from hydrophone.streams.verdicts import Arrival, JudgedFrames, SampleJudge
 
 __all__ = ["ArrivalTasks", "VerdictTask"]
@@ -19,8 +19,6 @@ __all__ = ["ArrivalTasks", "VerdictTask"]
 BATCH_ROWS: Final = 1_024
 LIMIT_ROWS: Final = 16 * BATCH_ROWS
 """Rows waiting or being judged before reading waits: their records are held in memory."""
-
-WAIT_S: Final = 1.0
 
 
 @dataclass(slots=True)
@@ -49,8 +47,7 @@ class ArrivalTasks:
 
     def __init__(self, judge: SampleJudge, *, threads: int = 2, limit_rows: int = LIMIT_ROWS) -> None:
         self._judge, self._limit = judge, limit_rows
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="verdicts")
-        self._under_way: deque[VerdictTask] = deque()
+        self._under_way: UnderWay[VerdictTask] = UnderWay(threads, "verdicts")
 
     def collect(self, task: VerdictTask, arrived: RowsArrived) -> None:
         arrival = self._judge.arrival(arrived)
@@ -61,39 +58,28 @@ class ArrivalTasks:
         """Never refuses: who asks looks at `is_full` between records."""
         judge, arrivals = self._judge, task.arrivals
         task.arrivals = []  # the thread's alone: their records are let go when it is done
-        task.future = self._threads.submit(_timed, judge, arrivals)
-        self._under_way.append(task)
+        task.future = self._under_way.submit(_timed, judge, arrivals)
+        self._under_way.add(task)
 
     @property
     def is_full(self) -> bool:
-        return bool(self._under_way) and self.rows >= self._limit
+        return len(self._under_way) > 0 and self.rows >= self._limit
 
     @property
     def rows(self) -> int:
-        """Rows being judged, or waiting to be."""
-        return sum(task.rows for task in self._pending())
+        """Rows being judged, or waiting to be. Safe from another thread."""
+        return sum(task.rows for task in self._under_way.pending())
 
     def wait(self, timeout_s: float = WAIT_S) -> None:
         """Until one task is done, or time is over."""
-        pending = [task.future for task in self._pending() if task.future is not None]
-        if pending:
-            wait(pending, timeout_s, return_when="FIRST_COMPLETED")
+        self._under_way.wait(timeout_s)
 
     def forget(self) -> None:
         """What has not begun never will; what is under way ends unheard."""
-        for task in self._under_way:
-            if task.future is not None:
-                task.future.cancel()
-        self._under_way.clear()
+        self._under_way.forget()
 
     def close(self) -> None:
-        self.forget()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _pending(self) -> list[VerdictTask]:
-        while self._under_way and self._under_way[0].done():
-            self._under_way.popleft()
-        return [task for task in self._under_way if not task.done()]
+        self._under_way.close()
 
 
 def _timed(judge: SampleJudge, arrivals: Sequence[Arrival]) -> JudgedFrames:

@@ -4,15 +4,14 @@ What a test finds is decided in `judge.py`; what becomes of it, and in which ord
 """
 
 import time
-from collections import deque
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Final
 
 from opentelemetry.trace import Span
 
 from hydrophone.streams.effects import WindowClosed
 from hydrophone.streams.judge import Examined, Judge
+from hydrophone.streams.under_way import WAIT_S, UnderWay
 
 __all__ = ["LoadRule", "WindowTask", "WindowTests"]
 
@@ -53,59 +52,44 @@ class WindowTask:
         return self.future.result()
 
 
-WAIT_S: Final = 1.0
-
-
 class WindowTests:
     """A few threads and a bound. One thread is the rule: torch spreads a test over its own."""
 
     def __init__(self, judge: Judge, load: LoadRule, *, threads: int = 1, limit: int = 8) -> None:
         self._judge, self._load, self._limit = judge, load, limit
-        self._threads = ThreadPoolExecutor(threads, thread_name_prefix="window-test")
-        self._under_way: deque[WindowTask] = deque()
+        self._under_way: UnderWay[WindowTask] = UnderWay(threads, "window-test")
 
     @property
     def is_full(self) -> bool:
         if len(self._under_way) >= self._limit:  # asked for every record: look closer only where it may be so
-            self._drop_done()
+            self._under_way.drop_done()
         return len(self._under_way) >= self._limit
 
     def __len__(self) -> int:
         """Tests under way. Safe from another thread."""
-        return len(self._pending())
+        return len(self._under_way.pending())
 
     def begin(self, closed: WindowClosed, span: Span) -> WindowTask:
         """Never refuses: who asks looks at `is_full` between records, and a record closes what it closes."""
         now = time.monotonic()
-        waited_ms = max((now - task.began_s for task in self._pending()), default=0.0) * 1000
+        waited_ms = max((now - task.began_s for task in self._under_way.pending()), default=0.0) * 1000
         question = self._judge.question(closed, self._load.rows(waited_ms))
 
         def test() -> tuple[Examined, float]:
             started = time.monotonic()
             return self._judge.examine(question), time.monotonic() - started
 
-        task = WindowTask(closed, span, now, self._threads.submit(test))
-        self._drop_done()
-        self._under_way.append(task)
+        task = WindowTask(closed, span, now, self._under_way.submit(test))
+        self._under_way.add(task)
         return task
 
     def wait(self, timeout_s: float = WAIT_S) -> None:
-        """Until one test is done, or time is over."""
-        if pending := [task.future for task in self._pending()]:
-            wait(pending, timeout_s, return_when="FIRST_COMPLETED")
+        """Until one task is done, or time is over."""
+        self._under_way.wait(timeout_s)
 
     def forget(self) -> None:
         """What has not begun never will; what is under way ends unheard."""
-        for task in self._under_way:
-            task.future.cancel()
-        self._under_way.clear()
+        self._under_way.forget()
 
     def close(self) -> None:
-        self.forget()
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
-    def _pending(self) -> list[WindowTask]:
-        return [task for task in tuple(self._under_way) if not task.done()]
-
-    def _drop_done(self) -> None:
-        self._under_way = deque(self._pending())
+        self._under_way.close()
