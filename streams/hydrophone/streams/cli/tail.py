@@ -1,7 +1,7 @@
 """`hydrophone tail scores | alerts | verdicts`: what leaves, as it leaves."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Annotated, TypeVar
 
 import typer
@@ -14,7 +14,7 @@ from hydrophone.streams import topics
 from hydrophone.streams.cli.console import out, p_bar, readable
 from hydrophone.streams.cli.options import Bootstrap, Json, KafkaProperty, Prefix, kafka_flags
 from hydrophone.streams.follow import Follower
-from hydrophone.streams.settings import load_settings
+from hydrophone.streams.settings import Settings, load_settings
 
 __all__ = ["alert_line", "register", "rule_line", "score_line", "verdict_lines"]
 
@@ -43,9 +43,8 @@ def scores(
 ) -> int:
     """One line a window. Exit code 1 when the time was over before `--count` came."""
     settings = load_settings(bootstrap=bootstrap, topic_prefix=prefix, **kafka_flags(kafka))
-    topic = topics.SCORES.full_name(settings.topic_prefix)
-    events = _follow(settings.kafka_properties, topic, WindowScore, from_beginning, timeout)
-    return _print(((e.model_dump_json() if as_json else score_line(e)) for e in events), count)
+    events = _follow(settings, topics.SCORES, WindowScore, from_beginning, timeout)
+    return _print(events, lambda event: (score_line(event),), count, as_json=as_json)
 
 
 @tail.command()
@@ -60,9 +59,8 @@ def alerts(
 ) -> int:
     """One line an alert. Exit code 1 when the time was over before `--count` came."""
     settings = load_settings(bootstrap=bootstrap, topic_prefix=prefix, **kafka_flags(kafka))
-    topic = topics.ALERTS.full_name(settings.topic_prefix)
-    events = _follow(settings.kafka_properties, topic, Alert, from_beginning, timeout)
-    return _print(((e.model_dump_json() if as_json else alert_line(e)) for e in events), count)
+    events = _follow(settings, topics.ALERTS, Alert, from_beginning, timeout)
+    return _print(events, lambda event: (alert_line(event),), count, as_json=as_json)
 
 
 @tail.command()
@@ -77,10 +75,8 @@ def verdicts(
 ) -> int:
     """One line a row, or with --json one object a frame; --count counts lines. Exit code 1 when the time was over."""
     settings = load_settings(bootstrap=bootstrap, topic_prefix=prefix, **kafka_flags(kafka))
-    topic = topics.VERDICTS.full_name(settings.topic_prefix)
-    events = _follow(settings.kafka_properties, topic, FrameVerdicts, from_beginning, timeout)
-    lines = (line for e in events for line in ((e.model_dump_json(),) if as_json else verdict_lines(e)))
-    return _print(lines, count)
+    events = _follow(settings, topics.VERDICTS, FrameVerdicts, from_beginning, timeout)
+    return _print(events, verdict_lines, count, as_json=as_json)
 
 
 def verdict_lines(event: FrameVerdicts) -> Iterator[str]:
@@ -125,7 +121,8 @@ def rule_line(rule: FiredRule) -> str:
     return f"{rule.name} {rule.k} of {rule.n} at p <= {rule.level:.2g}, now p={rule.p_values[-1]:.4g}"
 
 
-def _print(lines: Iterator[str], count: int | None) -> int:
+def _print(events: Iterator[E], lines_of: Callable[[E], Iterable[str]], count: int | None, *, as_json: bool) -> int:
+    lines = (line for event in events for line in ((event.model_dump_json(),) if as_json else lines_of(event)))
     for printed, line in enumerate(lines, start=1):
         out.print(line, markup=False)
         if printed == count:
@@ -134,10 +131,11 @@ def _print(lines: Iterator[str], count: int | None) -> int:
 
 
 def _follow(
-    kafka: dict[str, str], topic: str, event_class: type[E], from_beginning: bool, timeout_s: float | None
+    settings: Settings, topic: topics.Topic, event_class: type[E], from_beginning: bool, timeout_s: float | None
 ) -> Iterator[E]:
     """Events until the time is over."""
-    with Follower(kafka, topic, event_class, from_beginning=from_beginning) as follower:
+    name = topic.full_name(settings.topic_prefix)
+    with Follower(settings.kafka_properties, name, event_class, from_beginning=from_beginning) as follower:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while deadline is None or time.monotonic() < deadline:
             yield from follower.poll(0.2)
